@@ -20,7 +20,7 @@ import click
 from click.core import ParameterSource
 
 from aligner_proxy.cli import batch
-from aligner_proxy.cli.batch_rows import CorrectExchange, ObjectiveNames, RowPolicy, result_fields
+from aligner_proxy.cli.batch_rows import CorrectExchange, RowPolicy, find_objective, result_fields
 from aligner_proxy.cli.diff import show_outcome
 from aligner_proxy.cli.options import (
     FiniteFloat,
@@ -74,15 +74,8 @@ _NOT_WITH_JSONL = ("question", "as_json", "system")
 _OBJECTIVE_OPTIONS = ("caution", "verify", "write", "aligner")
 """Options that belong to objectives from the command line."""
 _NOT_OF_ENGINE = (
-    "question",
-    "objectives",
-    "as_json",
-    "jsonl",
-    "batch_file",
-    *_BATCH_OPTIONS,
-    *_POLICY_OPTIONS,
-    "output",
-    "skip",
+    *("question", "objectives", "as_json", "jsonl", "batch_file"),
+    *(*_BATCH_OPTIONS, *_POLICY_OPTIONS, *_ROW_OPTIONS),
 )
 """Options that do not concern the engine; all others choose the aligner that runs in this process."""
 
@@ -161,12 +154,12 @@ def command(**options: Any) -> None:
     _refuse_combinations(flags, policies)
     address = options.pop("address")
     aligner = options.pop("aligner")
-    names = ObjectiveNames(list_taught_objectives(file, aligner) if file else config.builtin_objectives())
+    configured = list_taught_objectives(file, aligner) if file else config.builtin_objectives()
     uses_policies = policies is not None and _has_policies(flags, policies)
     policy = Policy(
         "align",
         write=_find_write(options, file, aligner),
-        objectives=names.resolve(flags["objectives"] or _DEFAULT_OBJECTIVES),
+        objectives=tuple(find_objective(name, configured) for name in flags["objectives"] or _DEFAULT_OBJECTIVES),
         deadline_s=options.pop("deadline"),
         caution=options.pop("caution"),
         verify=Verify(options.pop("verify")),
@@ -178,7 +171,7 @@ def command(**options: Any) -> None:
     open_corrector = partial(_open_corrector, flags, policy, policies if uses_policies else None, open_engine)
     if flags["jsonl"]:
         default_objectives = () if uses_policies else policy.objectives
-        _exit_after_rows(asyncio.run(_align_rows(flags, RowPolicy(default_objectives, names), open_corrector)))
+        _exit_after_rows(asyncio.run(_align_rows(flags, RowPolicy(default_objectives, configured), open_corrector)))
     exchange = _read_exchange(flags["question"], flags["system"])
     outcome = asyncio.run(_align_answer(exchange, open_corrector))
     _print_result(exchange, outcome, flags["as_json"])
@@ -248,11 +241,16 @@ async def _open_corrector(
 ) -> AsyncIterator[CorrectExchange]:
     """Open an engine, and yield a function that corrects an answer under `policies` or, if None, under `policy`.
 
-    `flags` are the values of the options that are not the engine's, by name.
+    `flags` are the values of the options that are not the engine's, by name. With `policies`, only the deadline of
+    `policy` is used.
     """
     async with open_engine() as engine:
         if policies is not None:
-            yield _correct_by_policies(flags, policy, policies, engine)
+            from aligner_proxy.cli.policy_guardrail import RequestOptions, correct_answer, open_guardrail
+
+            request = RequestOptions(flags["for_model"], flags["route"], flags["team"], flags["key"])
+            guard = open_guardrail(request, engine, policies, policy.deadline_s)
+            yield partial(correct_answer, guard, request.model)
             return
         pipeline = Pipeline(engine)
 
@@ -263,25 +261,7 @@ async def _open_corrector(
         yield correct_by_options
 
 
-def _correct_by_policies(flags: dict[str, Any], policy: Policy, file: PolicyFile, engine: Engine) -> CorrectExchange:
-    """Return a function that corrects an answer under the policies of `file`.
-
-    Of `policy`, only the deadline is used. `flags` describe the request whose policy applies.
-    """
-    from aligner_proxy.cli.policy_guardrail import RequestOptions, correct_answer, open_guardrail  # imports LiteLLM
-
-    request = RequestOptions(flags["for_model"], flags["route"], flags["team"], flags["key"])
-    guard = open_guardrail(request, engine, file, policy.deadline_s)
-
-    async def correct_by_policies(exchange: Exchange, objectives: tuple[Objective, ...]) -> Outcome:
-        """Correct an answer; `objectives` are those that its row asks for."""
-        return await correct_answer(guard, exchange, request.model, objectives)
-
-    return correct_by_policies
-
-
 async def _align_answer(exchange: Exchange, open_corrector: OpenCorrector) -> Outcome:
-    """Correct one answer with an engine that is open only for this answer."""
     async with open_corrector() as correct_exchange:
         return await correct_exchange(exchange, ())
 
@@ -289,8 +269,8 @@ async def _align_answer(exchange: Exchange, open_corrector: OpenCorrector) -> Ou
 async def _align_rows(flags: dict[str, Any], rows: RowPolicy, open_corrector: OpenCorrector) -> int:
     """Correct the rows on stdin, and write them with results to --output or stdout; returns how many failed."""
     async with open_corrector() as correct_exchange:
-        job = batch.BatchJob(partial(rows.correct_row, correct_exchange), flags["output"], flags["skip"])
-        return await batch.run(job, sys.stdin.buffer, sys.stdout.buffer)
+        correct_line = partial(rows.correct_row, correct_exchange)
+        return await batch.run(correct_line, sys.stdin.buffer, sys.stdout.buffer, flags["output"], flags["skip"])
 
 
 async def _align_batch(
@@ -302,12 +282,12 @@ async def _align_batch(
 
     requests = provider_batch.BatchRequests(flags["requests"]) if flags["requests"] else None
     caller = RequestOptions(flags["for_model"], flags["route"], flags["team"], flags["key"])
-    settings = provider_batch.BatchSettings(flags["batch_file"], requests, flags["bare"], caller)
+    path = flags["batch_file"]
     async with open_engine() as engine:
-        corrector = provider_batch.open_corrector(settings, engine, policies, policy)
-        job = batch.BatchJob(corrector.correct, flags["output"], flags["skip"])
-        with settings.path.open("rb") as source:
-            return await batch.run(job, source, sys.stdout.buffer)
+        guard = provider_batch.open_batch_guardrail(caller, engine, policies, policy)
+        corrector = provider_batch.BatchCorrector(path, requests, flags["bare"], caller.model, guard)
+        with path.open("rb") as source:
+            return await batch.run(corrector.correct, source, sys.stdout.buffer, flags["output"], flags["skip"])
 
 
 def _refuse_combinations(flags: dict[str, Any], policies: PolicyFile | None) -> None:
@@ -334,7 +314,8 @@ def _refuse_combinations(flags: dict[str, Any], policies: PolicyFile | None) -> 
         )
     if not (flags["batch_file"] or _has_policies(flags, policies)):
         return
-    typed_flags = {name: _is_typed(name) for name in _OBJECTIVE_OPTIONS}
+    source_of = click.get_current_context().get_parameter_source  # an option that nobody typed has its default
+    typed_flags = {name: source_of(name) is ParameterSource.COMMANDLINE for name in _OBJECTIVE_OPTIONS}
     _raise_if_any_set(
         typed_flags, _OBJECTIVE_OPTIONS, "is the policy's in --config; set it there, or give objectives with -o"
     )
@@ -345,11 +326,6 @@ def _raise_if_any_set(flags: dict[str, Any], names: Sequence[str], fault: str) -
     for name in names:
         if flags[name]:
             raise ConfigError(f"--{name.removeprefix('as_').replace('_', '-')} {fault}")
-
-
-def _is_typed(name: str) -> bool:
-    """Whether the user typed an option on the command line, so that its value is not a default."""
-    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _print_result(exchange: Exchange, outcome: Outcome, as_json: bool) -> None:

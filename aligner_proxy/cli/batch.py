@@ -50,25 +50,16 @@ MakeObject = Callable[[list[tuple[str, Any]]], dict[str, Any]]
 """Makes a JSON object of its (name, value) pairs."""
 
 
-@dataclass(frozen=True, slots=True)
-class BatchJob:
-    """Settings of a batch: results are appended to `output`, if there is one; the first `skip` rows are left out."""
+async def run(correct_line: CorrectLine, source: BinaryIO, sink: BinaryIO, path: Path | None, skip_count: int) -> int:
+    """Correct the lines of `source` after the first `skip_count`; returns how many failed.
 
-    correct_line: CorrectLine
-    output: Path | None = None
-    skip: int = 0
-
-
-async def run(job: BatchJob, source: BinaryIO, sink: BinaryIO) -> int:
-    """Correct all lines of `source`, and write results in order, as soon as they are ready, to `job.output` or `sink`.
-
-    Lines for which an existing `job.output` has results are skipped. Returns how many lines failed.
+    Results are written in order, as soon as they are ready: to `sink`, or to the end of the file `path`, whose lines
+    are results of an earlier run that need not be computed again.
     """
-    skip_count = job.skip
-    if job.output:
-        skip_count += _keep_complete_rows(job.output)
+    if path:
+        skip_count += _keep_complete_rows(path)
     failed_count = 0
-    with _make_progress() as progress, _open_output(job.output, sink) as output:
+    with _make_progress() as progress, _open_output(path, sink) as output:
         bar = progress.add_task("aligning", total=_file_size(source), rows=0)
         tasks: deque[asyncio.Task[OutputLine]] = deque()
         row = 0  # counts only lines with content; `number` counts all lines of the file
@@ -79,7 +70,7 @@ async def run(job: BatchJob, source: BinaryIO, sink: BinaryIO) -> int:
             row += 1
             if row <= skip_count:
                 continue
-            tasks.append(asyncio.ensure_future(job.correct_line(SourceLine(content, row, number))))
+            tasks.append(asyncio.ensure_future(correct_line(SourceLine(content, row, number))))
             # The oldest task is awaited first, so results keep the order of the lines.
             if len(tasks) == _MAX_RUNNING:
                 failed_count += _write(output, await tasks.popleft())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,26 +28,20 @@ class BatchRow(BaseModel):
     objectives: tuple[str, ...] = ()
 
 
-class ObjectiveNames:
-    """Lookup of objectives by name, or of new ones by their whole text ("Name: description")."""
+def find_objective(name: str, configured: Mapping[str, Objective]) -> Objective:
+    """The configured objective with this name, or a new one from its whole text ("Name: description").
 
-    def __init__(self, configured: Mapping[str, Objective]) -> None:
-        self._configured = configured
-        """Built-in objectives, or those of a policies file, by name."""
-
-    def resolve(self, names: Sequence[str]) -> tuple[Objective, ...]:
-        """The objectives with these names or texts; raises `ConfigError` with a hint for an unknown name."""
-        return tuple(self._configured.get(name) or self._make_objective(name) for name in names)
-
-    def _make_objective(self, text: str) -> Objective:
-        """Make an objective from its whole text; raises `ConfigError` if it is not "Name: description"."""
-        if ":" not in text:
-            hint = suggest_name(text, self._configured)
-            raise ConfigError(f'unknown objective {quote_name(text)}; {hint}, or give a whole text "Name: description"')
-        try:
-            return Objective(text.partition(":")[0].strip(), check_objective_text(text))
-        except ValueError as error:
-            raise ConfigError(f"objective {quote_name(text)}: {error}") from None
+    Raises `ConfigError` with a hint for an unknown name.
+    """
+    if name in configured:
+        return configured[name]
+    if ":" not in name:
+        hint = suggest_name(name, configured)
+        raise ConfigError(f'unknown objective {quote_name(name)}; {hint}, or give a whole text "Name: description"')
+    try:
+        return Objective(name.partition(":")[0].strip(), check_objective_text(name))
+    except ValueError as error:
+        raise ConfigError(f"objective {quote_name(name)}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +50,8 @@ class RowPolicy:
 
     default_objectives: tuple[Objective, ...]
     """Objectives of a row that names none; empty: those of the policy."""
-    objectives: ObjectiveNames
-    """Lookup of the objectives that a row names."""
+    configured: Mapping[str, Objective]
+    """Built-in objectives, or those of a policies file, by name."""
 
     async def correct_row(self, correct_exchange: CorrectExchange, line: SourceLine) -> OutputLine:
         """Correct one row by `correct_exchange`, and return the output row; that of an invalid row says why."""
@@ -65,12 +59,13 @@ class RowPolicy:
         try:
             fields = parse_object(line.content)
             row = BatchRow.model_validate(fields)
-            objectives = self.objectives.resolve(row.objectives) if row.objectives else self.default_objectives
+            objectives = tuple(find_objective(name, self.configured) for name in row.objectives)
         except (ValueError, ConfigError) as error:
-            failure = {"row": line.row} | _failure_fields(f"bad row: {_error_text(error)}")
-            return OutputLine(encode_line(fields | failure), has_failed=True)
+            reason = f"bad row: {_error_text(error)}"
+            fields |= {"row": line.row, "corrected": None, "status": "failed", "reason": reason, "segments": []}
+            return OutputLine(encode_line(fields), has_failed=True)
         exchange = Exchange(f"row-{line.row}", 0, (Turn("user", row.question),), row.answer)
-        outcome = await correct_exchange(exchange, objectives)
+        outcome = await correct_exchange(exchange, objectives or self.default_objectives)
         has_failed = outcome.status is Status.FAILED
         return OutputLine(encode_line(fields | result_fields(outcome)), has_failed=has_failed)
 
@@ -82,11 +77,6 @@ def result_fields(outcome: Outcome) -> dict[str, Any]:
         for score in outcome.segments
     ]
     return {"corrected": outcome.text, "status": outcome.status.value, "reason": outcome.reason, "segments": segments}
-
-
-def _failure_fields(reason: str) -> dict[str, Any]:
-    """The same fields as those of `result_fields`, for a row that could not be read."""
-    return {"corrected": None, "status": "failed", "reason": reason, "segments": []}
 
 
 def _error_text(error: Exception) -> str:

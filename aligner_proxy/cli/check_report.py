@@ -52,8 +52,9 @@ def _setting_rows(settings: Mapping[str, Any], policy: Policy) -> list[tuple[str
     origins = dict(policy.origins)
     rules_off = [rule for rule in GateRule if rule not in policy.gate]
     gate_text = f"all rules but {len(rules_off)}" if rules_off else "all rules"
-    texts = {name: gate_text if name == "gate" else _value_text(value) for name, value in settings.items()}
-    rows = [(name, text, origins[name]) for name, text in texts.items()]
+    rows = [
+        (name, gate_text if name == "gate" else _value_text(value), origins[name]) for name, value in settings.items()
+    ]
     rows += [(f"gate.{rule}", "off", origins[f"gate.{rule}"]) for rule in rules_off]
     if policy.quota is not None:
         rows.append(("quota", f"{policy.quota.seconds:g} s a minute", origins["quota"]))
@@ -150,8 +151,11 @@ def _print_objectives(console: Console, checked: CheckedConfig, policy: Policy) 
     rows = []
     for number, objective in enumerate(policy.objectives, 1):
         title = f"{number}. {objective.name}{_objective_notes(objective)}"
-        plugin_cells = [_number_text(values.get(objective.name, "-")) for values in plugin_columns.values()]
-        rows.append((title, *plugin_cells, objective.text, _origin_text(checked, objective, origins)))
+        plugin_values = [values.get(objective.name, "-") for values in plugin_columns.values()]
+        cells = [f"{value:.3f}" if isinstance(value, float) else str(value) for value in plugin_values]
+        origin = origins[f"objective:{objective.name}"]
+        description = checked.extensions.describe(objective)
+        rows.append((title, *cells, objective.text, f"{origin}: {description}" if description else origin))
     console.print(TextTable(("objective", *plugin_columns, "text", "from"), rows))
 
 
@@ -245,15 +249,3 @@ def _trust_text(trust: Trust) -> str:
     sources_of_trust = [name for name, value in trust if value is True]
     sources_of_trust += [f"body field {name}" for name in trust.router_fields]
     return ", ".join(sources_of_trust) or "this file alone: metadata of teams and keys only makes a policy stricter"
-
-
-def _origin_text(checked: CheckedConfig, objective: Objective, origins: Mapping[str, str]) -> str:
-    """Return where an objective of the policy comes from, with what a plugin says about the objective."""
-    origin = origins[f"objective:{objective.name}"]
-    description = checked.extensions.describe(objective)
-    return f"{origin}: {description}" if description else origin
-
-
-def _number_text(value: object) -> str:
-    """A number with three decimals; anything else as it is."""
-    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -13,7 +13,7 @@ from aligner_proxy.cli.options import check_guardrail_entry
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway.shared_server import open_shared_server
 from aligner_proxy.plugins import registry
-from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions
+from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy.policy import guardrail_entry, litellm_config
 from aligner_proxy.policy.config import known_keys, refuse_without_policies, refuse_wrong_audit_file
 from aligner_proxy.policy.editor_schema import editor_groups
@@ -43,13 +43,13 @@ class CheckedConfig:
     """The model groups of the LiteLLM YAML; None if only a policies file was given."""
     keys: dict[str, KeyEntry]
     """The entries of the keys file by the sha256 of the key."""
-    litellm_warnings: tuple[str, ...] = ()
+    litellm_warnings: tuple[str, ...]
     """Warnings about the LiteLLM YAML, for example about ways on which answers go out uncorrected."""
-    litellm: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    litellm: Mapping[str, Any] = field(repr=False)
     """The LiteLLM YAML; empty if only a policies file was given."""
-    statuses: tuple[HeadStatus, ...] = ()
+    statuses: tuple[HeadStatus, ...]
     """The state of each objective that has examples: taught or not."""
-    extensions: Extensions = field(default=NO_EXTENSIONS, repr=False)
+    extensions: Extensions = field(repr=False)
 
     @cached_property
     def faults(self) -> list[str]:
@@ -89,28 +89,21 @@ def read_config(file: Path) -> CheckedConfig:
     extensions = registry.load_extensions(policies)
     key_entries = known_keys(policies)
     taught_head_statuses = tuple(head_statuses(policies))
-    if not has_litellm:
-        return CheckedConfig(
-            policies_file,
-            policies,
-            models=None,
-            keys=key_entries,
-            statuses=taught_head_statuses,
-            extensions=extensions,
+    litellm_warnings: tuple[str, ...] = ()
+    if has_litellm:
+        litellm_warnings = (
+            *guardrail_entry.check_entries(data, source, policies, check_guardrail_entry),
+            *litellm_config.find_uncovered(data, source),
+            *litellm_config.find_unset_variables(data, source),
+            *(f"{fault}; {NO_START}" for fault in litellm_config.find_start_faults(file)),
         )
-    litellm_warnings = (
-        *guardrail_entry.check_entries(data, source, policies, check_guardrail_entry),
-        *litellm_config.find_uncovered(data, source),
-        *litellm_config.find_unset_variables(data, source),
-        *(f"{fault}; {NO_START}" for fault in litellm_config.find_start_faults(file)),
-    )
     checked = CheckedConfig(
         policies_file,
         policies,
-        models=model_groups(data),
+        models=model_groups(data) if has_litellm else None,
         keys=key_entries,
         litellm_warnings=litellm_warnings,
-        litellm=data,
+        litellm=data if has_litellm else {},
         statuses=taught_head_statuses,
         extensions=extensions,
     )

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from aligner_proxy.cli.align import list_taught_objectives, open_chosen_engine, read_stdin
-from aligner_proxy.cli.batch_rows import ObjectiveNames
+from aligner_proxy.cli.batch_rows import find_objective
 from aligner_proxy.cli.options import aligner_options
 from aligner_proxy.cli.terminal import echo, echo_json
 from aligner_proxy.engine.api import AlignRequest
@@ -66,9 +66,9 @@ def command(**options: Any) -> None:
     fault = decision.find_fault()
     if fault:
         raise ConfigError(fault)
-    names = ObjectiveNames(list_taught_objectives(file, aligner) if file else config.builtin_objectives())
+    configured = list_taught_objectives(file, aligner) if file else config.builtin_objectives()
     # by the words of the user, the objective that they name or ask
-    objective_by_words = dict(zip(decision.objectives, names.resolve(decision.objectives), strict=True))
+    objective_by_words = {words: find_objective(words, configured) for words in decision.objectives}
     report = asyncio.run(_ask_engine(request, decision, objective_by_words, address, aligner_settings, file))
     if as_json:
         echo_json(report)

@@ -23,13 +23,13 @@ from aligner_proxy.types import Exchange, Objective, Outcome, Policy, Status
 class RequestOptions:
     """What the options of `align` say about the request to which an answer belongs."""
 
-    model: str | None = None
+    model: str | None
     """Its model; for a batch in place of that of each request."""
-    route: str | None = None
+    route: str | None
     """The name of the route that applies, whatever the model is."""
-    team: str | None = None
+    team: str | None
     """Id or alias of its team."""
-    key: str | None = None
+    key: str | None
     """Alias or sha256 of its key."""
 
 
@@ -56,7 +56,7 @@ def open_guardrail(options: RequestOptions, engine: Engine, file: PolicyFile, de
 
 
 async def correct_answer(
-    guard: BatchGuardrail, exchange: Exchange, model: str | None, objectives: tuple[Objective, ...] = ()
+    guard: BatchGuardrail, model: str | None, exchange: Exchange, objectives: tuple[Objective, ...]
 ) -> Outcome:
     """Correct an answer as the gateway would in a chat completion; the outcome's text is what a client would get.
 

@@ -8,7 +8,7 @@ the provider's form.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,32 +80,28 @@ def _parse_request(content: bytes) -> tuple[str, dict[str, Any]]:
     return custom_id, body
 
 
-@dataclass(frozen=True, slots=True)
-class BatchSettings:
-    """What the options of `align --batch` say."""
-
-    path: Path
-    """The output file to correct."""
-    requests: BatchRequests | None = None
-    """The input file, for the conversations; None if it was not given."""
-    bare: bool = False
-    """Whether output lines have no `aligner` object."""
-    options: RequestOptions = field(default_factory=RequestOptions)
-
-
-def open_corrector(settings: BatchSettings, engine: Engine, file: PolicyFile | None, policy: Policy) -> BatchCorrector:
-    """Return a corrector under the policies of `file` or, without it, under `policy`, whose deadline always counts."""
+def open_batch_guardrail(
+    options: RequestOptions, engine: Engine, file: PolicyFile | None, policy: Policy
+) -> BatchGuardrail:
+    """Return a guardrail with the policies of `file` or, without it, with `policy`, whose deadline always counts."""
     if file is None:
         policies = FixedPolicies(ActiveConfig.from_file(PolicyFile()))
-        return BatchCorrector(settings, BatchGuardrail(policies, Pipeline(engine), policy.deadline_s, policy))
-    return BatchCorrector(settings, open_guardrail(settings.options, engine, file, policy.deadline_s))
+        return BatchGuardrail(policies, Pipeline(engine), policy.deadline_s, policy)
+    return open_guardrail(options, engine, file, policy.deadline_s)
 
 
 @dataclass(frozen=True, slots=True)
 class BatchCorrector:
-    """Corrects the lines of one output file."""
+    """Corrects the lines of one output file, as the options of `align --batch` say."""
 
-    settings: BatchSettings
+    path: Path
+    """The output file to correct."""
+    requests: BatchRequests | None
+    """The input file, for the conversations; None if it was not given."""
+    bare: bool
+    """Whether output lines have no `aligner` object."""
+    model: str | None
+    """The model in place of that of each request."""
     guard: BatchGuardrail
 
     async def correct(self, line: SourceLine) -> OutputLine:
@@ -117,7 +113,7 @@ class BatchCorrector:
         except Blocked as error:
             return self._withhold(fields, error.message, error.reason)
         except (ValueError, ForbiddenError, RecursionError) as error:
-            return self._withhold(fields, f"{self.settings.path.name}:{line.number}: {error}", f"bad line: {error}")
+            return self._withhold(fields, f"{self.path.name}:{line.number}: {error}", f"bad line: {error}")
 
     async def _correct_fields(self, line: SourceLine, fields: dict[str, Any]) -> OutputLine:
         """Return the corrected line; an answer that stays unchanged may return the same bytes.
@@ -132,7 +128,7 @@ class BatchCorrector:
             outer, inner = body_path
             body = fields[outer][inner]
         corrected = await self.guard.correct_body(body, self._find_request(fields), f"line-{line.number}")
-        is_reported = json_body.holds_answers(body) and not self.settings.bare
+        is_reported = json_body.holds_answers(body) and not self.bare
         state = corrected.state
         has_failed = state.status is Status.FAILED
         if corrected.body is body and not is_reported:
@@ -148,10 +144,8 @@ class BatchCorrector:
 
     def _find_request(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The request of a line, with the model of --for-model if given; without --requests it has no conversation."""
-        requests = self.settings.requests
-        request = requests.find(fields.get("custom_id")) if requests is not None else {}
-        model = self.settings.options.model
-        return request if model is None else request | {"model": model}
+        request = {} if self.requests is None else self.requests.find(fields.get("custom_id"))
+        return request if self.model is None else request | {"model": self.model}
 
     def _withhold(self, fields: Mapping[str, Any], message: str, reason: str | None) -> OutputLine:
         """Return the line of an answer that may not be delivered: only its ids, and the error.
@@ -165,7 +159,7 @@ class BatchCorrector:
         if "result" in fields or "response" not in fields:
             error = {"type": "error", "error": {"type": "api_error", "message": message}}
             error_fields |= {"result": {"type": "errored", "error": error}}
-        if not self.settings.bare:
+        if not self.bare:
             error_fields |= _report_fields(Status.FAILED, reason)
         return OutputLine(encode_line(error_fields), has_failed=True)
 

@@ -96,8 +96,8 @@ class ServePlan:
     host: str
     port: int
     workers: int
-    log_format: str | None = None
-    """Log format of all processes; None: text, and LiteLLM's own format."""
+    log_format: str = "text"
+    """Log format of all processes."""
     grace: int = 30
     """Seconds for each process to finish its requests after SIGTERM."""
     handover: int = 600
@@ -323,18 +323,16 @@ def companion_command(plan: ServePlan, name: str) -> list[str]:
 
 def litellm_environment(plan: ServePlan) -> dict[str, str]:
     """The environment of LiteLLM: the user's. The gateway's variables override it; LiteLLM's defaults fill its gaps."""
-    active_policies_file = active_policies.state_file_path()
     variables = {
         environment.POLICIES: str(plan.policies),
-        environment.ACTIVE_POLICIES_FILE: str(active_policies_file),
+        environment.ACTIVE_POLICIES_FILE: str(active_policies.state_file_path()),
+        environment.LOG_FORMAT: plan.log_format,
     }
     if plan.socket:
         variables[environment.SOCKET] = str(plan.socket)
     keys_path = config.keys_path(plan.file)
     if keys_path is not None:
         variables[environment.KEYS] = str(keys_path.resolve())
-    if plan.log_format is not None:
-        variables[environment.LOG_FORMAT] = plan.log_format
     litellm_data, _ = read_yaml(plan.litellm_file)
     if litellm_config.needs_key_check(litellm_data):
         variables[environment.CHECK_KEYS] = "1"
@@ -346,10 +344,7 @@ def litellm_environment(plan: ServePlan) -> dict[str, str]:
 
 def engine_environment(plan: ServePlan) -> dict[str, str]:
     """The environment of the engine: the part of the user's that it needs, without keys, and the log format."""
-    variables = environment.engine_environment()
-    if plan.log_format is not None:
-        variables[environment.LOG_FORMAT] = plan.log_format
-    return variables
+    return environment.engine_environment() | {environment.LOG_FORMAT: plan.log_format}
 
 
 async def _run(first_plan: ServePlan, listener: socket.socket) -> int:
