@@ -29,7 +29,6 @@ from aligner_proxy.cli.options import aligner_options
 from aligner_proxy.cli.terminal import Terminal, echo, echo_json, print_progress
 from aligner_proxy.engine.api import Engine, require_teachable
 from aligner_proxy.errors import AlignerProxyError, ConfigError, CorrectionError
-from aligner_proxy.intervals import wilson_interval
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy.config import builtin_objectives
 from aligner_proxy.policy.litellm_config import resolve_policies_file
@@ -344,13 +343,13 @@ def _head_fields(result: _Result) -> dict[str, Any]:
 
 def _share_fields(count: Count) -> dict[str, Any]:
     """Return a count as JSON, with its share and the share's Wilson interval."""
-    share, low, high = wilson_interval(count.hits, count.of)
+    share, low, high = count.interval
     return {"hits": count.hits, "of": count.of, "share": share, "low": low, "high": high}
 
 
 def _percent_text(count: Count) -> str:
     """Return a count as text, with its share in percent and the share's Wilson interval."""
-    percent, low, high = (100 * share for share in wilson_interval(count.hits, count.of))
+    percent, low, high = (100 * share for share in count.interval)
     return f"{count.hits} of {count.of} ({percent:.3g} %, {low:.3g} to {high:.3g})"
 
 

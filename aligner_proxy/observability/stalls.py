@@ -259,15 +259,13 @@ def list_line_places(frame: FrameType | None) -> list[str]:
 
     At most `_MAX_FRAMES` lines of this project are listed.
     """
-    frames = list(_walk_outwards(frame))
-    own_places = [place for place in map(_own_place, frames) if place is not None][:_MAX_FRAMES]
-    if not frames:
+    if frame is None:
+        return []
+    own_places = [place for place in map(_own_place, _walk_outwards(frame)) if place is not None][:_MAX_FRAMES]
+    if own_places[:1] == [_own_place(frame)]:  # the current line is in the list already
         return own_places
-    innermost_frame = frames[0]
-    if own_places[:1] == [_own_place(innermost_frame)]:  # the current line is in the list already
-        return own_places
-    path_end = Path(innermost_frame.f_code.co_filename).parts[-2:]
-    return [f"{'/'.join(path_end)}:{innermost_frame.f_lineno}", *own_places]
+    path_end = Path(frame.f_code.co_filename).parts[-2:]
+    return [f"{'/'.join(path_end)}:{frame.f_lineno}", *own_places]
 
 
 def _walk_outwards(frame: FrameType | None) -> Iterator[FrameType]:

@@ -42,19 +42,14 @@ class ActiveHeads:
             _log_fault_once(str(error))
             return cls(HeadStore.for_file(file), Index())
 
-    def version_of(self, tenant: Tenant | None, objective: Objective, aligner: str) -> Version | None:
-        """Return the version of an objective's active head for the aligner with the name `aligner`.
+    def head_of(self, tenant: Tenant | None, objective: Objective, aligner: str) -> str:
+        """Return the content hash of an objective's active head for an aligner; satisfies the resolver's `HeadLookup`.
 
-        The result is None if no head is active, or if it was taught for another text than the objective has now.
+        The result is "" if no head is active, or if it was taught for another text than the objective has now.
         `tenant` owns the objective; None for an objective of the whole file.
         """
         version = self.index.objective(scope_of(tenant), objective.name).active_version(aligner)
-        return version if version is not None and version.text == objective.text else None
-
-    def head_of(self, tenant: Tenant | None, objective: Objective, aligner: str) -> str:
-        """Return the content hash of the active head, "" if there is none; satisfies the resolver's `HeadLookup`."""
-        version = self.version_of(tenant, objective, aligner)
-        return version.head if version else ""
+        return version.head if version is not None and version.text == objective.text else ""
 
     def versions(self) -> dict[str, Version]:
         """Return every version by the hash of its head."""
@@ -68,11 +63,4 @@ def _log_fault_once(fault: str) -> None:
 
 def taught_versions(policy: Policy, versions: Mapping[str, Version]) -> dict[str, Version]:
     """Return the version of each taught objective by its name; `versions` are all, by the hash of the head."""
-    if not versions:
-        return {}
-    versions_by_name: dict[str, Version] = {}
-    for objective in policy.objectives:
-        version = versions.get(objective.head) if objective.head else None
-        if version is not None:
-            versions_by_name[objective.name] = version
-    return versions_by_name
+    return {objective.name: versions[objective.head] for objective in policy.objectives if objective.head in versions}

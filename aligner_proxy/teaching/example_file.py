@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,16 +80,13 @@ def remove_example(subject: Subject, list_name: str, id_of_example: str) -> bool
         return False
     index = matching_indices[0]
 
-    # `apply_checked_edit` raises if the edited text does not parse to the changed data
     def change_data(data: dict[str, Any]) -> None:
         del data[list_name][index]
 
-    def edit_text(text: str) -> str:
-        if path.suffix == ".json":
-            return _change_json(text, change_data)
+    def edit_yaml(text: str) -> str:
         return remove_item(text, (), list_name, index)
 
-    _replace_text(subject, old_text, apply_checked_edit(old_text, path, edit_text, change_data))
+    _edit_file(subject, old_text, edit_yaml, change_data)
     return True
 
 
@@ -96,23 +94,19 @@ def _write_sentences(subject: Subject, sentences: Sequence[NewExample]) -> None:
     """Append sentences to the lists of the subject's file, or create the file; raises `ConfigError`."""
     path = subject.examples
 
-    # `apply_checked_edit` raises if the edited text does not parse to the changed data
     def change_data(data: dict[str, Any]) -> None:
         for sentence in sentences:
             data[sentence.list_name] = [*(data.get(sentence.list_name) or ()), sentence.text]
 
-    def edit_text(text: str) -> str:
-        if path.suffix == ".json":
-            return _change_json(text, change_data)
+    def edit_yaml(text: str) -> str:
         for sentence in sentences:
             text = append_item(text, (), sentence.list_name, sentence.text, _write_origin(sentence))
         return text
 
     if path.exists():
-        old_text = read_text(path)
-        _replace_text(subject, old_text, apply_checked_edit(old_text, path, edit_text, change_data))
+        _edit_file(subject, read_text(path), edit_yaml, change_data)
         return
-    text = edit_text("{}" if path.suffix == ".json" else "")
+    text = _change_json("{}", change_data) if path.suffix == ".json" else edit_yaml("")
     parse_examples(text, path, subject.name, subject.text)  # raises if the new file would not be valid
     try:
         write_atomically(path, text.encode())
@@ -120,15 +114,20 @@ def _write_sentences(subject: Subject, sentences: Sequence[NewExample]) -> None:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from None
 
 
-def _replace_text(subject: Subject, old_text: str, new_text: str) -> None:
-    """Replace the text of the subject's file; raises `ConfigError` if `new_text` is not valid.
+def _edit_file(
+    subject: Subject, old_text: str, edit_yaml: Callable[[str], str], change_data: Callable[[dict[str, Any]], None]
+) -> None:
+    """Change the subject's file; raises `ConfigError` if it would not be valid, or not have the changed data.
 
     The file must still have `old_text`, so that no edit by somebody else is lost.
     """
-    parse_examples(new_text, subject.examples, subject.name, subject.text)
+    path = subject.examples
+    edit_text = partial(_change_json, change_data=change_data) if path.suffix == ".json" else edit_yaml
+    new_text = apply_checked_edit(old_text, path, edit_text, change_data)
+    parse_examples(new_text, path, subject.name, subject.text)
     # a mounted file may be a link into a folder that is replaced as a whole, so the link stays and its target is
     # written
-    replace_file(Path(os.path.realpath(subject.examples)), old_text, new_text)
+    replace_file(Path(os.path.realpath(path)), old_text, new_text)
 
 
 def _change_json(text: str, change_data: Callable[[dict[str, Any]], None]) -> str:

@@ -118,7 +118,7 @@ def decode_rows(data: bytes, width: int) -> Tensor:
     return torch.frombuffer(bytearray(data), dtype=torch.float16).view(-1, width).float()
 
 
-def fit(table: Table, rows: Tensor, learns_from: Tensor, penalty: float = PENALTY) -> Heads:
+def fit(table: Table, rows: Tensor, learns_from: Tensor) -> Heads:
     """Fit all heads to `rows` [segments, coordinates], the coordinates of a table's rows, and return them.
 
     `learns_from` [segments, heads] is 1 where a head learns from a segment, and 0 where the segment is held out.
@@ -143,7 +143,7 @@ def fit(table: Table, rows: Tensor, learns_from: Tensor, penalty: float = PENALT
         losses = F.binary_cross_entropy_with_logits(scores, labels, reduction="none")
         # divided by the sum of each head's segment weights, so that heads that learn from less are not penalised more
         data_loss = (losses * segment_weights / head_totals).sum()
-        penalties = penalty * (weights**2).sum() / 2 + PRIOR_PENALTY * ((priors - 1) ** 2).sum() / 2
+        penalties = PENALTY * (weights**2).sum() / 2 + PRIOR_PENALTY * ((priors - 1) ** 2).sum() / 2
         loss: Tensor = data_loss + penalties
         loss.backward()  # type: ignore[no-untyped-call]
         return loss

@@ -39,17 +39,12 @@ class AugmentedAnswer:
         return 2 * common_length > end - start
 
 
-def insertion_places(answer: str) -> list[int]:
+@lru_cache(maxsize=4096)  # each taught objective looks at the same neutral answers
+def insertion_places(answer: str) -> tuple[int, ...]:
     """Return the indices of the segments before which a text may be inserted.
 
     The number of segments, as an index, means that the text may be inserted after the last one.
     """
-    return list(_find_places(answer))
-
-
-@lru_cache(maxsize=4096)
-def _find_places(answer: str) -> tuple[int, ...]:
-    """Return what `insertion_places` does; cached, because each taught objective looks at the same neutral answers."""
     are_prose = [_is_prose(segment) for segment in split(answer)]
     # there is nothing before the first segment and after the last one that could disturb
     prose_before = [True, *are_prose]

@@ -58,7 +58,8 @@ class HeadStatus:
             found_count = f"{version.found.hits}/{version.found.of}"
             false_count = f"{version.false.hits}/{version.false.of}"
             version_cells = (examples, found_count, false_count, version.day, version.head[:8])
-        return (self.subject.title, self.aligner_name, self.state, *version_cells, _describe_versions(self.earlier))
+        earlier = ", ".join(f"{version.head[:8]} of {version.day}" for version in self.earlier) or "-"
+        return (self.subject.title, self.aligner_name, self.state, *version_cells, earlier)
 
     def as_json(self) -> dict[str, Any]:
         """The fields for JSON output, without texts."""
@@ -110,8 +111,3 @@ def _find_content_hash(served_aligners: AlignerInfo | None, aligner_name: str) -
         return served_aligners.find_aligner(aligner_name).content_hash if served_aligners else None
     except UnknownAligner:
         return None
-
-
-def _describe_versions(versions: tuple[Version, ...]) -> str:
-    """Return the beginning of the hash and the day of each version, as text; "-" if there are none."""
-    return ", ".join(f"{version.head[:8]} of {version.day}" for version in versions) or "-"

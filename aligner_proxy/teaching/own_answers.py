@@ -7,6 +7,7 @@ operator, before a taught head is active, which answers it would flag.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
@@ -40,12 +41,9 @@ def own_answers(file: PolicyFile, tenant: Tenant | None, limit: int) -> list[Rec
     """
     if not writer.has_store(file):
         return []
-    store = writer.open_for_reading(file)
-    try:
+    with closing(writer.open_for_reading(file)) as store:
         entries = (entry for entry in store.entries() if belongs_to(entry, file, tenant))
         return list(islice(_select_unflagged(entries), limit))
-    finally:
-        store.close()
 
 
 def belongs_to(entry: Entry, file: PolicyFile, tenant: Tenant | None) -> bool:

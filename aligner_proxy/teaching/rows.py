@@ -211,7 +211,9 @@ class RowsCache:
         self, reader: RowReader, prompt_objectives: PromptObjectives, answers: Sequence[AnsweredConversation]
     ) -> Path:
         """Return the file for these rows, named by a hash of everything on which they depend."""
-        parts = [_FORMAT_VERSION, reader.content_hash, prompt_objectives.texts, _hash_answers(answers)]
+        texts = [[[turn.content for turn in answer.turns], answer.answer] for answer in answers]
+        answers_hash = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+        parts = [_FORMAT_VERSION, reader.content_hash, prompt_objectives.texts, answers_hash]
         name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         return self._folder / f"{name}.rows"
 
@@ -220,12 +222,6 @@ class RowsCache:
         files = sorted(self._folder.glob("*.rows"), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in files[_MAX_FILES:]:
             path.unlink(missing_ok=True)
-
-
-def _hash_answers(answers: Sequence[AnsweredConversation]) -> str:
-    """Return a hash of the texts of these conversations and answers."""
-    texts = [[[turn.content for turn in answer.turns], answer.answer] for answer in answers]
-    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -2,9 +2,8 @@
 version is the record of one taught head in the index. A head belongs to the scope of its objective: the whole policies
 file, or one tenant of the file.
 
-Earlier versions are kept for rollback. The
-index and the heads are replaced atomically, and only one process at a time changes them, so readers need no lock. The
-store contains no text of any example.
+Earlier versions are kept for rollback. The index and the heads are replaced atomically, and only one process at a time
+changes them, so readers need no lock. The store contains no text of any example.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from pydantic import Field, ValidationError
 
 from aligner_proxy.engine.api import StrictModel
 from aligner_proxy.errors import ConfigError
+from aligner_proxy.intervals import wilson_interval
 from aligner_proxy.policy import config
 from aligner_proxy.policy.schema import PolicyFile, Tenant
 from aligner_proxy.teaching.rows import write_atomically
@@ -41,6 +41,11 @@ class Count(StrictModel):
 
     hits: int = Field(ge=0)
     of: int = Field(ge=0)
+
+    @property
+    def interval(self) -> tuple[float, float, float]:
+        """(share, lower end of its 95 % interval, upper end), from 0 to 1."""
+        return wilson_interval(self.hits, self.of)
 
 
 class Version(StrictModel):
@@ -247,7 +252,10 @@ class HeadStore:
             # a head that was taught before becomes the newest version
             other_versions = [earlier for earlier in objective.versions if earlier.head != version.head]
             current = dict(objective.current) | {version.called: version.head}
-            versions = _select_recent([*other_versions, version], active_heads=set(current.values()))
+            all_versions = [*other_versions, version]
+            newest = all_versions[-_MAX_VERSIONS:]
+            # an older version is kept if its head is active for another aligner
+            versions = tuple(one for one in all_versions if one in newest or one.head in current.values())
             self._write(index.with_objective(scope, name, TaughtObjective(versions=versions, current=current)))
 
     def forget(self, scope: str, name: str) -> int:
@@ -321,12 +329,6 @@ class HeadStore:
 
     def _head_path(self, content_hash: str) -> Path:
         return self.folder / "heads" / f"{content_hash}.head"
-
-
-def _select_recent(versions: list[Version], active_heads: set[str]) -> tuple[Version, ...]:
-    """Return the newest `_MAX_VERSIONS` versions, and older versions whose heads are active; the newest is last."""
-    newest_versions = versions[-_MAX_VERSIONS:]
-    return tuple(version for version in versions if version in newest_versions or version.head in active_heads)
 
 
 def _find_previous(objective: TaughtObjective, aligner_name: str, text: str) -> Version | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -63,11 +63,12 @@ def list_subjects(file: PolicyFile) -> list[Subject]:
 
     Raises `ConfigError` if two objectives of different texts share a file of examples.
     """
-    subjects = [*_list_subjects_of_block(file, file.objectives, None, "", ("objectives",))]
-    for index, tenant in enumerate(file.tenants):
-        title_prefix = f"{entry_name(tenant, index)}/"
-        key_path = ("tenants", index, "objectives")
-        subjects += _list_subjects_of_block(file, tenant.objectives, tenant, title_prefix, key_path)
+    subjects: list[Subject] = []
+    for title, name, entry, tenant, path in iter_objectives(file):
+        if entry.examples is not None:
+            examples = file.source.resolve(entry.examples)
+            place = file.source.place_of(*path, "examples")
+            subjects.append(Subject(name, title, entry.text, scope_of(tenant), tenant, examples, place))
     first_by_examples: dict[Path, Subject] = {}
     for subject in subjects:
         first = first_by_examples.setdefault(subject.examples, subject)
@@ -79,19 +80,16 @@ def list_subjects(file: PolicyFile) -> list[Subject]:
     return subjects
 
 
-def _list_subjects_of_block(
-    file: PolicyFile, entries: Mapping[str, ObjectiveEntry], tenant: Tenant | None, title_prefix: str, key_path: KeyPath
-) -> Iterator[Subject]:
-    """Yield the subjects of one block `objectives`, which stands at `key_path` in the file.
+def iter_objectives(file: PolicyFile) -> Iterator[tuple[str, str, ObjectiveEntry, Tenant | None, KeyPath]]:
+    """Yield (title, name, entry, tenant that owns it, keys that lead to it in the file) of every objective.
 
-    `entries` are the block's objectives by name; `tenant` owns them, None for the whole file. `title_prefix` comes
-    before each name in the subject's title.
+    The tenant of an objective of the whole file is None; these objectives come first.
     """
-    for name, entry in entries.items():
-        if entry.examples is not None:
-            examples = file.source.resolve(entry.examples)
-            place = file.source.place_of(*key_path, name, "examples")
-            yield Subject(name, title_prefix + name, entry.text, scope_of(tenant), tenant, examples, place)
+    for name, entry in file.objectives.items():
+        yield name, name, entry, None, ("objectives", name)
+    for index, tenant in enumerate(file.tenants):
+        for name, entry in tenant.objectives.items():
+            yield f"{entry_name(tenant, index)}/{name}", name, entry, tenant, ("tenants", index, "objectives", name)
 
 
 def select_subjects(file: PolicyFile, names: Sequence[str]) -> list[Subject]:

@@ -1,6 +1,6 @@
-"""Teaching: fit the taught head of one objective from its examples, and measure it on held-out data. A subject is an
-objective with examples; a host is the neutral answer in which an example was read. Scores are log-odds in nats, and a
-segment is flagged if its score is above the threshold. A fold is a part of the data that a head leaves out.
+"""Teaching: fit the taught head of one objective from its examples, and measure it on held-out data. A host is the
+neutral answer in which an example was read. Scores are log-odds in nats, and a segment is flagged if its score is above
+the threshold. A fold is a part of the data that a head leaves out.
 
 The head is fitted on all examples. In addition, cross-validation heads that leave out some examples or some neutral
 answers are fitted on the same rows. The reported figures and the threshold come from the data that these heads left
@@ -68,6 +68,8 @@ _MIN_FOR_COMPARISON = 12
 """With fewer examples than this, the interval of the share found is too wide to compare half of them with all."""
 _GOOD_SHARE = 0.75
 """If more than this share of sentences is found for certain (95 %), more examples hardly help."""
+_SEED = 26
+"""Chooses the half of the examples that the "half" heads leave out."""
 _SMALL_GAIN = 0.05
 """If twice the examples raise the share found by less than this, more examples hardly help."""
 
@@ -80,7 +82,6 @@ class NothingLearned(AlignerProxyError):
 class FitReport:
     """The result of teaching one objective to one aligner."""
 
-    subject: Subject
     version: Version
     """The record of the head, with its figures."""
     head: bytes
@@ -91,17 +92,12 @@ class FitReport:
     """Examples that the head does not flag although it learned from them."""
     fine_flagged: tuple[Example, ...]
     """Fine examples and good answers that the head flags."""
-    half: Count
-    """Held-out examples found by heads that learned from only half of the other examples."""
     near: Count
     """Mentioned examples (near misses) that are flagged by heads which saw neither the mention nor the example."""
+    advice: str
+    """One sentence on whether more examples would help, and how many."""
     seconds: float
     """How long teaching took."""
-
-    @property
-    def advice(self) -> str:
-        """One sentence on whether more examples would help, and how many."""
-        return advise_examples(self.version, self.half)
 
 
 @dataclass(frozen=True)
@@ -117,8 +113,6 @@ class _FittedHeads:
     """[segments, width]: the feature vectors."""
     space: TeachingSpace
     """The space in which they are taught; for rows of their width."""
-    seed: int = 26
-    """Chooses the half of the examples that the "half" heads leave out."""
 
     @cached_property
     def folds(self) -> int:
@@ -144,7 +138,7 @@ class _FittedHeads:
         numbers = torch.tensor([segment.example for segment in self.segments])  # -1 without an example
         against_count = len(self.examples.against)
         is_against = (numbers >= 0) & (numbers < against_count)
-        random_order = torch.randperm(against_count, generator=torch.Generator().manual_seed(self.seed))
+        random_order = torch.randperm(against_count, generator=torch.Generator().manual_seed(_SEED))
         learns_from = torch.ones(len(self.segments), len(self.columns))
         for (kind, fold), column in self.columns.items():
             if kind == "host":
@@ -214,11 +208,12 @@ class _FittedHeads:
                 scores.append(float(self.scores[index, column]))
         return scores
 
-    def unseen_neutral_scores(self, *roles: SegmentRole) -> list[float]:
-        """Return the scores of segments with these roles, each by the head that did not see its answer."""
+    @property
+    def unseen_neutral_scores(self) -> list[float]:
+        """Scores of all neutral segments, each by the head that did not see its answer."""
         scores: list[float] = []
         for index, segment in enumerate(self.segments):
-            if segment.role in roles:
+            if segment.role in _NEUTRAL_ROLES:
                 column = self.columns["host", segment.host % NEUTRAL_FOLDS]
                 scores.append(float(self.scores[index, column]))
         return scores
@@ -309,7 +304,7 @@ async def teach_objective(
     fitted = _FittedHeads(segments, examples, fit.decode_rows(row_data, row_width), space)
     threshold = fit.ROUNDING + fit.choose_threshold(
         neutral=fitted.neutral_scores,
-        held_out=fitted.unseen_neutral_scores(*_NEUTRAL_ROLES),
+        held_out=fitted.unseen_neutral_scores,
         near=fitted.unseen_near_scores,
         against=fitted.unseen_against_scores,
         usual=space.threshold,
@@ -324,9 +319,9 @@ async def teach_objective(
     scale = _fit_scale(fitted, threshold)
     prior, bias, weight = fit.make_row_head(fitted.heads, 0, fitted.coordinates, threshold, scale)
     head = TaughtHead(subject.text, reader.content_hash, prior, bias, weight)
+    version = _build_version(subject, examples, fitted, reader, aligner_name, head, threshold)
     return FitReport(
-        subject=subject,
-        version=_build_version(subject, examples, fitted, reader, aligner_name, head, threshold),
+        version=version,
         head=head.to_bytes(),
         held_out_missed=tuple(
             example
@@ -335,8 +330,8 @@ async def teach_objective(
         ),
         never_found=tuple(example for example, flag in zip(examples.against, flags, strict=True) if not flag),
         fine_flagged=_find_flagged_fine(fitted, examples, threshold),
-        half=_count_found(fitted, threshold, "half"),
         near=_count_flagged(fitted.unseen_near_scores, threshold),
+        advice=advise_examples(version, _count_found(fitted, threshold, "half")),
         seconds=time.monotonic() - started,
     )
 
@@ -395,7 +390,7 @@ def _build_version(
         digest=examples.digest,
         at=time.time(),
         found=_count_found(fitted, threshold, "example"),
-        false=_count_flagged(fitted.unseen_neutral_scores(*_NEUTRAL_ROLES), threshold),
+        false=_count_flagged(fitted.unseen_neutral_scores, threshold),
         threshold=threshold,
     )
 
@@ -442,7 +437,7 @@ def _fit_scale(fitted: _FittedHeads, threshold: float) -> float:
     numbers = range(len(fitted.examples.against))
     against_scores = [score for number in numbers for score in fitted.unseen_example_scores(number)]
     against = torch.tensor(against_scores) - threshold
-    neutral = torch.tensor(fitted.unseen_neutral_scores(*_NEUTRAL_ROLES)) - threshold
+    neutral = torch.tensor(fitted.unseen_neutral_scores) - threshold
 
     def compute_loss(scale: float) -> float:
         """Return the mean log loss of the scores times `scale`."""

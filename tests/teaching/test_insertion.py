@@ -25,7 +25,7 @@ SENTENCE = "I feel lonely at night when nobody writes to me."
     ],
 )
 def test_places_are_those_of_prose(answer: str, expected: list[int]) -> None:
-    assert insertion_places(answer) == expected
+    assert list(insertion_places(answer)) == expected
 
 
 def test_the_sentence_is_a_segment_of_its_own_wherever_it_stands() -> None:

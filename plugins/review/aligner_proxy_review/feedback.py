@@ -10,6 +10,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Annotated
 
 from cachetools import TTLCache
@@ -172,11 +173,8 @@ class Feedback:
 
 def _save_redacted(review: Review, open_store: Callable[[], AuditStore], redact: Redact) -> None:
     """Save a review with its texts redacted, over a connection of its own, since a connection belongs to one thread."""
-    store = open_store()
-    try:
+    with closing(open_store()) as store:
         Reviews(store).save(review, redact)
-    finally:
-        store.close()
 
 
 ENDPOINT = Endpoint(

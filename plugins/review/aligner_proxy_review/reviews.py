@@ -106,6 +106,8 @@ _COLUMNS = (*_UNENCRYPTED_COLUMNS, "sealed_by", "content")
 _INSERT = f"INSERT INTO reviews ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 # -1 stands for the whole choice, since NULL equals nothing in SQL.
 _SAME_PLACE = "aligner_id = ? AND choice = ? AND who = ? AND ifnull(segment, -1) = ifnull(?, -1)"
+_MAX_SEGMENT_DIGITS = 6
+"""No answer has a segment whose number has more digits."""
 _ENTRY_COLUMNS = "tenant, policy_hash, aligner, judged, objectives"
 _SELECT_ENTRY = f"SELECT {_ENTRY_COLUMNS} FROM entries WHERE aligner_id = ? AND choice = ? AND aligner_id != ''"
 
@@ -176,6 +178,13 @@ class Reviews:
         except ValidationError:
             raise AuditError("a review in the audit store is damaged") from None
         return replace(review, edit=texts.edit, objective=texts.objective)
+
+
+def parse_segment(text: str) -> int | None:
+    """Parse a segment's number; None (the whole answer) if empty, and -1, which no segment has, if it is no number."""
+    if not text:
+        return None
+    return int(text) if text.isdecimal() and len(text) <= _MAX_SEGMENT_DIGITS else -1
 
 
 def _redact_review(review: Review, redact: Redact) -> Review:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -70,11 +70,8 @@ def open_reviews(options: dict[str, Any]) -> Iterator[OpenReviews]:
     """
     file = registry.load_policies(resolve_policies_file(options.pop("policies")))
     answer_filter = AnswerFilter(options.pop("tenant"), options.pop("route"), parse_moment(options.pop("since")))
-    store = writer.open_for_reading(file, options.pop("path"))
-    try:
+    with closing(writer.open_for_reading(file, options.pop("path"))) as store:
         yield OpenReviews(store, file, answer_filter)
-    finally:
-        store.close()
 
 
 def share_text(share: Share) -> str:

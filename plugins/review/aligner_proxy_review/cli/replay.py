@@ -10,7 +10,7 @@ import asyncio
 import importlib.util
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
@@ -340,8 +340,7 @@ def _read_recorded(
     the replay, which takes long, so that the gateway can delete old entries meanwhile. Raises `ConfigError` if there is
     no entry.
     """
-    store = writer.open_for_reading(file, path)
-    try:
+    with closing(writer.open_for_reading(file, path)) as store:
         has_target = target != Target()
         # entries of another route or tenant are dropped below, so the limit must apply only afterwards
         newest_entries = store.entries(since=since, limit=-1 if has_target else limit)
@@ -349,8 +348,6 @@ def _read_recorded(
             newest_entries = filter(target.covers, newest_entries)
         entries = list(islice(newest_entries, limit))
         reviews = list(Reviews(store).all())
-    finally:
-        store.close()
     if not entries:
         raise ConfigError("the audit store has no entry of that time; choose another --since")
     entries.reverse()

@@ -33,7 +33,15 @@ from aligner_proxy_review.cli.options import (
 from aligner_proxy_review.evidence import Evidence, read_evidence
 from aligner_proxy_review.judged_segments import judged_segments
 from aligner_proxy_review.review_queue import AnswerPlace, ReviewQueue
-from aligner_proxy_review.reviews import NoSuchPlace, Review, ReviewOrigin, Reviews, ReviewVerdict, UnknownAnswer
+from aligner_proxy_review.reviews import (
+    NoSuchPlace,
+    Review,
+    ReviewOrigin,
+    Reviews,
+    ReviewVerdict,
+    UnknownAnswer,
+    parse_segment,
+)
 
 _KEYS = {
     "a": "right: what was done to it is right, an edit or none",
@@ -133,7 +141,7 @@ class _ReviewLoop:
         verdict = _VERDICT_BY_KEY.get(key, ReviewVerdict.MISSED)
         if key in ("m", "e"):
             segment_text = click.prompt("which segment (empty: the whole answer)", default="", show_default=False)
-            segment = _parse_segment(segment_text)
+            segment = parse_segment(segment_text.strip())
         if key == "e":
             edit = click.prompt("what should stand there (empty: nothing)", default="", show_default=False)
             # a better text means that the edit was bad, or that an edit was missing
@@ -170,14 +178,6 @@ class _ReviewLoop:
             self.console.print("there is nothing to take back")
 
 
-def _parse_segment(text: str) -> int | None:
-    """Parse the number of a segment; None if empty, and -1, which no segment has, if the text is not a number."""
-    text = text.strip()
-    if not text:
-        return None
-    return int(text) if text.isdecimal() else -1
-
-
 def show_entry(console: Console, entry: Entry) -> None:
     """Print an answer: the end of its conversation, the word diff, and its segments' scores.
 
@@ -199,17 +199,13 @@ def show_entry(console: Console, entry: Entry) -> None:
     console.print(TextTable(("segment", "score", "against", "text"), _segment_rows(content)))
 
 
-def _segment_rows(content: Content) -> list[tuple[str, ...]]:
+def _segment_rows(content: Content) -> list[tuple[str, str, str, str]]:
     """(number, margin to the threshold, objective, text) of each judged segment, for a table."""
-    return [
-        (
-            str(segment.number),
-            "-" if segment.margin is None else f"{segment.margin:+.2f}",
-            segment.objective,
-            segment.text,
-        )
-        for segment in judged_segments(content)
-    ]
+    rows = []
+    for segment in judged_segments(content):
+        margin = "-" if segment.margin is None else f"{segment.margin:+.2f}"
+        rows.append((str(segment.number), margin, segment.objective, segment.text))
+    return rows
 
 
 def _show_figures(console: Console, store: OpenReviews, queue: ReviewQueue) -> None:

@@ -13,12 +13,13 @@ import sqlite3
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from cachetools import LRUCache
 
 from aligner_proxy.errors import AlignerProxyError
 from aligner_proxy.plugins.api import Entry
+from aligner_proxy_review.console.answer_queries import AnswerQueries
 
 log = logging.getLogger(__name__)
 
@@ -34,19 +35,6 @@ _MAX_RENDERED = 2000
 """How many rendered events are cached."""
 MISSED: Final = None
 """What a page's queue has in place of a batch that was left out, so that the page says that entries are missing."""
-
-
-class AnswerSource(Protocol):
-    """The audit store as the feed needs it; every call may block."""
-
-    def last_row(self) -> int:
-        """The id of the newest row, 0 if there is none; ids only grow."""
-
-    def entries_after(self, known_row: int, limit: int) -> tuple[int, Sequence[Entry]]:
-        """(id of the newest row, the newest entries after the row `known_row`, in the order from the oldest)."""
-
-    def entries_since(self, since: float, limit: int) -> Sequence[Entry]:
-        """The newest entries since a time in seconds since the epoch, in the order from the oldest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +55,10 @@ class Batch:
 class LiveFeed:
     """Reader of new entries for all open pages; it pauses while no page is open."""
 
-    def __init__(self, source: AnswerSource, pause_s: float = PAUSE_S, clock: Callable[[], float] = time.time) -> None:
-        self._source = source
+    def __init__(
+        self, answers: AnswerQueries, pause_s: float = PAUSE_S, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._answers = answers
         self._pause_s = pause_s
         self._clock = clock
         self._page_queues: set[asyncio.Queue[Batch | None]] = set()
@@ -112,7 +102,7 @@ class LiveFeed:
         """Poll the audit store once, and pass on new entries; log the first of several failures."""
         try:
             known_row = await self._find_last_row()
-            newest_row, entries = await asyncio.to_thread(self._source.entries_after, known_row, _MAX_BATCH_ENTRIES)
+            newest_row, entries = await asyncio.to_thread(self._answers.entries_after, known_row, _MAX_BATCH_ENTRIES)
         except (AlignerProxyError, sqlite3.Error, OSError) as error:
             if not self._is_failing:
                 log.warning("console: the audit store cannot be read (%s); retrying", type(error).__name__)
@@ -137,12 +127,12 @@ class LiveFeed:
         # The last row is set first, so that all entries after it come through the queue.
         await self._find_last_row()
         since = self._clock() - _RECENT_S
-        return await asyncio.to_thread(self._source.entries_since, since, _MAX_BATCH_ENTRIES)
+        return await asyncio.to_thread(self._answers.entries_since, since, _MAX_BATCH_ENTRIES)
 
     async def _find_last_row(self) -> int:
         """Return the id of the last row that was passed on; at first, set it to the newest row of the store."""
         if self._last_row is None:
-            newest_row = await asyncio.to_thread(self._source.last_row)
+            newest_row = await asyncio.to_thread(self._answers.last_row)
             # another page may have set it meanwhile
             if self._last_row is None:
                 self._last_row = newest_row

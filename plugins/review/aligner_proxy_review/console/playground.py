@@ -45,8 +45,11 @@ class ReportedSegment(_Reported):
 
     @property
     def heat(self) -> int:
-        """How close it is to being flagged, as a colour step from 0 to `HOTTEST`."""
-        return score_heat(self.score)
+        """How close it is to being flagged, as a colour step from 0 to `HOTTEST`; 0 without a score."""
+        if self.score is None:
+            return 0
+        step = int((self.score - _MIN_COLOURED_SCORE) / _NATS_PER_STEP)
+        return min(HOTTEST, max(0, step))
 
 
 class PlaygroundResult(_Reported):
@@ -115,14 +118,6 @@ class GatewayClient:
 
     async def aclose(self) -> None:
         await self._client.aclose()
-
-
-def score_heat(score: float | None) -> int:
-    """The colour in which the page shows a score in nats, as a step from 0 to `HOTTEST`; 0 without a score."""
-    if score is None:
-        return 0
-    step = int((score - _MIN_COLOURED_SCORE) / _NATS_PER_STEP)
-    return min(HOTTEST, max(0, step))
 
 
 def _error_message(response: httpx.Response) -> str:

@@ -18,14 +18,12 @@ from aligner_proxy_review.console.pages import Visit
 from aligner_proxy_review.console.review_session import ReviewFigures, ReviewInput, ReviewSession, ReviewState
 from aligner_proxy_review.evidence import compute_evidence
 from aligner_proxy_review.judged_segments import judged_segments
-from aligner_proxy_review.reviews import NoSuchPlace, ReviewVerdict, UnknownAnswer
+from aligner_proxy_review.reviews import NoSuchPlace, ReviewVerdict, UnknownAnswer, parse_segment
 
 PATH = "/review"
 MAX_SEGMENTS = 500
 """At most this many segments of an answer are shown."""
 _OTHER_ANSWER = "Another answer is current now, perhaps because of another tab; nothing was saved."
-_MAX_SEGMENT_DIGITS = 6
-"""No answer has a segment whose number has more digits."""
 
 
 async def show_review(visit: Visit) -> Response:
@@ -60,10 +58,7 @@ def _current_answer(visit: Visit) -> tuple[Entry | None, ReviewState]:
     try:
         with _open_session(visit) as (session, state):
             drawn_answer = session.current_answer()
-            if drawn_answer is None:
-                return None, state
-            entry, _ = drawn_answer
-            return entry, state
+            return (None if drawn_answer is None else drawn_answer[0]), state
     except NothingRecorded:
         return None, visit.services.review_states.state_of(visit.session.id)
 
@@ -132,7 +127,7 @@ def _parse_input(button: str, form: dict[str, str], entry: Entry) -> ReviewInput
     """
     if button in (ReviewVerdict.RIGHT, ReviewVerdict.WRONG, ReviewVerdict.HARM):
         return ReviewInput(ReviewVerdict(button))
-    segment = _parse_segment(form.get("segment", ""))
+    segment = parse_segment(form.get("segment", ""))
     objective = form.get("objective", "").strip() or None
     if button == ReviewVerdict.MISSED:
         return ReviewInput(ReviewVerdict.MISSED, segment=segment, objective=objective)
@@ -141,13 +136,6 @@ def _parse_input(button: str, form: dict[str, str], entry: Entry) -> ReviewInput
         verdict = ReviewVerdict.HARM if entry.changed else ReviewVerdict.MISSED
         return ReviewInput(verdict, segment=segment, edit=form.get("edit", ""), objective=objective)
     raise PageError(400, "There is no such verdict.")
-
-
-def _parse_segment(text: str) -> int | None:
-    """Parse a segment's number; None (the whole answer) if empty, and -1, which no segment has, if it is no number."""
-    if not text:
-        return None
-    return int(text) if text.isdecimal() and len(text) <= _MAX_SEGMENT_DIGITS else -1
 
 
 @contextmanager

@@ -40,8 +40,8 @@ class ReviewState:
     """The answer that is shown; None before the first answer, and between two answers."""
     skipped: list[DrawnAnswer] = field(default_factory=list)
     """Answers that were skipped without a verdict, the latest last."""
-    reviews: list[tuple[Review, ReviewOrigin]] = field(default_factory=list)
-    """(review, how its answer was chosen) for the verdicts of this session, the latest last."""
+    reviews: list[Review] = field(default_factory=list)
+    """The reviews of this session, the latest last."""
     wants_second_opinions: bool = False
     """Whether the reviewer wants answers that somebody else has already reviewed."""
 
@@ -80,7 +80,7 @@ class ReviewSession:
         self._store = store
         self._state = state
         self._viewer = viewer
-        self._reviewer = reviewer_name(viewer)
+        self._reviewer = f"reviewer:{viewer.name}"  # as the command `review` writes it
         # the queue has only answers of this reviewer's tenants
         self.answer_filter = AnswerFilter(since=time.time() - MAX_ANSWER_AGE_S, tenants=viewer.tenants)
         self._queue = ReviewQueue(store, self._reviewer, self.answer_filter, second_opinion=state.wants_second_opinions)
@@ -97,12 +97,11 @@ class ReviewSession:
             if entry is not None and self._viewer.may_see(entry.tenant) and self._queue.lease(place):
                 return entry, origin
         next_answer = self._queue.next([place for place, _ in self._state.skipped])
-        if next_answer is None:
-            self._state.current = None
-            return None
-        entry, origin = next_answer
-        self._state.current = ((entry.aligner_id, entry.choice), origin)
-        return entry, origin
+        self._state.current = None
+        if next_answer is not None:
+            entry, origin = next_answer
+            self._state.current = ((entry.aligner_id, entry.choice), origin)
+        return next_answer
 
     def save(self, review_input: ReviewInput, redact: Redact) -> None:
         """Save a verdict on the current answer, with its texts redacted, and release the answer.
@@ -127,7 +126,7 @@ class ReviewSession:
             tenant=self._tenant_of(place),
         )
         Reviews(self._store).save(review, redact)
-        self._state.reviews.append((review, origin))
+        self._state.reviews.append(review)
         self._state.current = None
         self._queue.release()
 
@@ -139,10 +138,10 @@ class ReviewSession:
     def undo(self) -> bool:
         """Withdraw the last verdict, and make its answer current again; return False if there is no verdict."""
         while self._state.reviews:
-            review, origin = self._state.reviews.pop()
+            review = self._state.reviews.pop()
             # False means that the answer was deleted with its verdict; then the verdict before it is withdrawn
             if Reviews(self._store).withdraw(review):
-                self._state.current = ((review.aligner_id, review.choice), origin)
+                self._state.current = ((review.aligner_id, review.choice), review.chosen)
                 return True
         return False
 
@@ -188,8 +187,3 @@ class ReviewFigures:
     """How many answers wait for a review."""
     disagreed: tuple[Entry, ...]
     """The answers on which reviewers disagree with each other or with feedback, at most `_MAX_REMEMBERED`."""
-
-
-def reviewer_name(viewer: Viewer) -> str:
-    """The viewer's name in reviews, in the format of the `review` command."""
-    return f"reviewer:{viewer.name}"

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from aligner_proxy.policy.resolver import entry_name
 from aligner_proxy.policy.schema import PolicyFile, Tenant
 from aligner_proxy.policy.yaml_file import KeyPath
 from aligner_proxy.teaching.overview import HeadStatus, head_statuses
 from aligner_proxy.teaching.store import scope_of
-from aligner_proxy.teaching.subjects import Subject
+from aligner_proxy.teaching.subjects import Subject, iter_objectives
 from aligner_proxy_review.console.access import TEAM, Viewer
 
 _PATTERN_CHARACTERS = "*?["
@@ -71,17 +69,7 @@ def list_objectives(file: PolicyFile) -> list[KnownObjective]:
     for status in head_statuses(file):
         statuses_by_title.setdefault(status.subject.title, []).append(status)
     objectives = []
-    for name, title, text, tenant, path in _iter_objectives(file):
+    for title, name, entry, tenant, path in iter_objectives(file):
         statuses = tuple(statuses_by_title.get(title, ()))
-        objectives.append(KnownObjective(name, title, text, tenant, path, file.source.place_of(*path), statuses))
+        objectives.append(KnownObjective(name, title, entry.text, tenant, path, file.source.place_of(*path), statuses))
     return objectives
-
-
-def _iter_objectives(file: PolicyFile) -> Iterator[tuple[str, str, str, Tenant | None, KeyPath]]:
-    """Yield (name, title, text, tenant, path) of every objective, as in `KnownObjective`."""
-    for name, entry in file.objectives.items():
-        yield name, name, entry.text, None, ("objectives", name)
-    for index, tenant in enumerate(file.tenants):
-        for name, entry in tenant.objectives.items():
-            title = f"{entry_name(tenant, index)}/{name}"
-            yield name, title, entry.text, tenant, ("tenants", index, "objectives", name)

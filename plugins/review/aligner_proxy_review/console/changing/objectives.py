@@ -18,13 +18,12 @@ from starlette.responses import RedirectResponse, Response
 
 from aligner_proxy.audit import writer
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.intervals import wilson_interval
 from aligner_proxy.policy.yaml_edit import apply_checked_edit, put_value, replace_file, wrap_in_block
 from aligner_proxy.policy.yaml_file import read_text
 from aligner_proxy.teaching import example_file, subjects
 from aligner_proxy.teaching.example_file import AGAINST, FINE, NewExample
 from aligner_proxy.teaching.examples import Example, Examples
-from aligner_proxy.teaching.store import Count, HeadStore, Version, path_of, scope_of
+from aligner_proxy.teaching.store import HeadStore, Version, path_of, scope_of
 from aligner_proxy.teaching.subjects import Subject
 from aligner_proxy_review import from_reviews
 from aligner_proxy_review.console.answer import AnswerView
@@ -47,15 +46,10 @@ _EXAMPLES_CHANGED = "The examples, or the text, have changed since this report; 
 _OTHER_SENTENCES = "There are other sentences now than the page showed; look at them first."
 
 
-def count_interval(count: Count) -> tuple[float, float, float]:
-    """(share, lower end of its 95 % interval, upper end), from 0 to 1."""
-    return wilson_interval(count.hits, count.of)
-
-
 async def show_list(visit: Visit) -> Response:
     """Show all objectives that this viewer may see."""
     objectives = await asyncio.to_thread(_visible_objectives, visit)
-    return visit.render_page("objectives.html", objectives=objectives, interval=count_interval)
+    return visit.render_page("objectives.html", objectives=objectives)
 
 
 def _visible_objectives(visit: Visit) -> list[KnownObjective]:
@@ -96,7 +90,6 @@ async def show_objective(visit: Visit) -> Response:
         may_change=may_change,
         job=visit.services.jobs.find(_job_name(contents.target)) if may_change else None,
         report=_teaching_reports(visit, contents.target) if may_change else (),
-        interval=count_interval,
         example_id=example_file.example_id,
     )
 
@@ -106,7 +99,7 @@ async def show_teaching(visit: Visit) -> Response:
     target = await asyncio.to_thread(_find_changeable, visit)
     job = visit.services.jobs.find(_job_name(target))
     report = await asyncio.to_thread(_teaching_reports, visit, target)
-    return visit.render_page("lesson.html", known=target, job=job, report=report, interval=count_interval)
+    return visit.render_page("lesson.html", known=target, job=job, report=report)
 
 
 async def take_form(visit: Visit, form: dict[str, str]) -> Response:
