@@ -225,10 +225,7 @@ def _read_exchange(question: str | None, system: str | None) -> Exchange:
 
 
 def read_stdin(name: str) -> str:
-    """Read the text on stdin, without the line end that `echo` adds. Raises `ConfigError` if it is not UTF-8.
-
-    `name` says in the error what the text is.
-    """
+    """Read the text on stdin, without the line end of `echo`; raises `ConfigError`, with `name`, if it is not UTF-8."""
     try:
         return sys.stdin.buffer.read().decode().removesuffix("\n")
     except UnicodeDecodeError as error:

@@ -29,10 +29,7 @@ class BatchRow(BaseModel):
 
 
 def find_objective(name: str, configured: Mapping[str, Objective]) -> Objective:
-    """The configured objective with this name, or a new one from its whole text ("Name: description").
-
-    Raises `ConfigError` with a hint for an unknown name.
-    """
+    """The configured objective of this name, or a new one from "Name: description"; raises `ConfigError`."""
     if name in configured:
         return configured[name]
     if ":" not in name:

@@ -85,10 +85,7 @@ async def _ask_engine(
     aligner_settings: dict[str, Any],
     file: Path | None,
 ) -> dict[str, Any]:
-    """Open the chosen engine, and return its report on the decision: `answers` by the words of each question.
-
-    `objective_by_words` has the objective of each text or question that was asked.
-    """
+    """Open the chosen engine, and return its report on the decision: `answers` by the words of each question."""
     async with open_chosen_engine(address, aligner_settings, file) as engine:
 
         async def score_text(asked_objective: AskedObjective) -> Correction:

@@ -155,7 +155,6 @@ class LocalAligner:
     config: Weights | None = None
     """Where its configuration file is; None if the file cannot be found."""
     has_head: bool = False
-    """Whether the aligner has a detector head."""
     error: str = ""
     """Why the configuration file cannot be found; else empty."""
 

@@ -149,7 +149,6 @@ def _serve(
     weights = weight_settings(options, file)
 
     def load() -> Aligner:
-        """Load the aligner, and exclude it from garbage collection."""
         aligner = open_aligner(weights, home, lambda step: log.info("%s", step))
         # Looking for garbage in the model, which stays, would halt all corrections for up to 0.5 s.
         gc.collect()

@@ -131,10 +131,7 @@ def take_limits(options: dict[str, Any]) -> ConnectionLimits:
 
 
 def weight_settings(options: dict[str, Any], file: Path | None = None) -> EngineSettings:
-    """Return the settings of the weights: from `options`, else from the policies file `file`, else defaults.
-
-    Raises `MissingExtra` if the packages for running a model are not installed.
-    """
+    """Return the settings of the weights, from `options`, else `file`, else defaults; raises `MissingExtra`."""
     extras.require_extra(extras.ENGINE, "an aligner on this machine")
     prepare_for_torch()
     from aligner_proxy.engine.loader import EngineSettings
@@ -143,10 +140,7 @@ def weight_settings(options: dict[str, Any], file: Path | None = None) -> Engine
 
 
 def _choose_weights(options: dict[str, Any], file: Path | None) -> dict[str, Any]:
-    """Return the settings of the weights by name, from `options`, else from the policies file; defaults are left out.
-
-    Raises `ConfigError` for a model without a commit if the file requires one.
-    """
+    """Return the given settings of the weights by name; raises `ConfigError` if the file requires a missing commit."""
     file_settings: dict[str, Any] = {}
     if file is not None:
         policies = registry.load_policies(file)
@@ -207,10 +201,7 @@ def check_guardrail_entry(params: Mapping[str, Any]) -> None:
 
 
 def _refuse_unpinned(settings: dict[str, Any]) -> None:
-    """Raise `ConfigError` for a model, adapter or judge from the Hugging Face hub that is named without a commit.
-
-    `settings` has `model`, and perhaps `adapters` and `judges`, each a dict of models by name.
-    """
+    """Raise `ConfigError` for a model, adapter or judge of these settings that the hub has, named without a commit."""
     from aligner_proxy.engine.weights import sources  # the commands that need no weights do not import it
 
     models = [settings["model"]]

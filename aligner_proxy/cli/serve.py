@@ -97,7 +97,6 @@ class ServePlan:
     port: int
     workers: int
     log_format: str = "text"
-    """Log format of all processes."""
     grace: int = 30
     """Seconds for each process to finish its requests after SIGTERM."""
     handover: int = 600
@@ -246,10 +245,7 @@ def _check_worker_mb(worker_mb: int) -> int:
 
 
 def make_plan(file: Path, host: str, port: int, workers: int) -> ServePlan:
-    """Check everything that a start or restart needs, and return the plan; raises `ConfigError` with a fix.
-
-    `file` is the LiteLLM YAML, and `workers` the number of LiteLLM processes.
-    """
+    """Return the plan for the LiteLLM YAML `file` if all is right that a start needs; raises `ConfigError` if not."""
     litellm_file = file.resolve()
     policies_path = find_policies(litellm_file)
     policies = registry.load_policies(policies_path)
@@ -290,10 +286,7 @@ def check_engine(litellm_file: Path, file: PolicyFile, engine: Backend) -> None:
 
 
 def check_guardrail(litellm_file: Path, file: PolicyFile) -> None:
-    """Raise `ConfigError` for a guardrail entry that LiteLLM would ignore, or use for only some answers.
-
-    Warnings about the file are logged.
-    """
+    """Raise `ConfigError` for a guardrail entry that LiteLLM would ignore or use for some answers; log warnings."""
     data, source = read_yaml(litellm_file)
     entry_warnings = guardrail_entry.check_entries(data, source, file, check_guardrail_entry)
     for warning in (*entry_warnings, *litellm_config.find_unset_variables(data, source)):
@@ -394,13 +387,9 @@ async def _run(first_plan: ServePlan, listener: socket.socket) -> int:
 
 
 def _make_companion(served_plans: list[ServePlan], name: str) -> CompanionKeeper:
-    """Return a keeper that restarts a companion if the engine is replaced, but not if only LiteLLM is replaced.
-
-    `served_plans` grows with each generation; the companion uses the last plan.
-    """
+    """Return a keeper that restarts a companion if the engine is replaced, but not if only LiteLLM is replaced."""
 
     def make_process() -> supervisor.ChildProcess:
-        """Make the companion's process for the present generation."""
         plan = served_plans[-1]
         return supervisor.ChildProcess(name, companion_command(plan, name), litellm_environment(plan))
 

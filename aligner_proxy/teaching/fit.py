@@ -32,7 +32,6 @@ the fit does not converge."""
 PRIOR_PENALTY = 1.0
 """Penalty for a prior other than 1, relative to a mean loss."""
 STEPS = 80
-"""Most steps of the optimiser."""
 MAX_FALSE = 0.004
 """Largest share of the neutral segments from which a head learned that it may flag."""
 MAX_FALSE_UNSEEN = 0.03

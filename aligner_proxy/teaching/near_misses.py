@@ -45,7 +45,6 @@ def frames_of(language: str) -> Frames:
 
 @cache
 def _frames_by_language() -> dict[str, Frames]:
-    """Read the package's frames; return them by language."""
     frames_by_language: dict[str, Frames] = {}
     for line in _FRAMES_FILE.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)

@@ -28,13 +28,11 @@ from aligner_proxy.types import Turn, replace_surrogates
 BATCH = 8
 """Number of answers per request; the progress bar advances in these steps."""
 DEADLINE_S = 1800.0
-"""Deadline of one request in seconds."""
 _MAX_CONCURRENT = 2
 """Requests at a time: several, because an engine reads several in one step, but few, to leave slots to other work."""
 _TENANT = hashlib.sha256(b"teach").hexdigest()[:16]
 """The tenant to which the engine counts this work."""
 _MAX_FILES = 96
-"""Most files that the cache keeps."""
 _FORMAT_VERSION = 2
 """Version of the file format, a part of the hash in each file's name."""
 _NUMBER_BYTES = 2
@@ -138,7 +136,6 @@ class RowReader:
     async def _read_batch(
         self, prompt_objectives: PromptObjectives, answers: Sequence[AnsweredConversation]
     ) -> list[AnswerRows]:
-        """Return the rows of one batch; raises `CorrectionError`."""
         exchanges = tuple(
             ExchangeText(turns=answer.turns, answer=replace_surrogates(answer.answer)) for answer in answers
         )
@@ -166,10 +163,7 @@ class RowReader:
 
 
 def _decode_rows(exchange: ExchangeRows, width: int) -> AnswerRows:
-    """Decode the rows of an answer, of `width` numbers each; the empty segment at the end of the answer is dropped.
-
-    Raises `InvalidOutput` if there are not as many rows as segments.
-    """
+    """Decode the rows of an answer, without the empty segment at its end; raises `InvalidOutput` for a wrong number."""
     data = base64.b64decode(exchange.rows)
     row_bytes = width * _NUMBER_BYTES
     if len(data) != row_bytes * len(exchange.segments):
@@ -218,7 +212,6 @@ class RowsCache:
         return self._folder / f"{name}.rows"
 
     def _delete_old_files(self) -> None:
-        """Delete the least recently used files, so that `_MAX_FILES` remain."""
         files = sorted(self._folder.glob("*.rows"), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in files[_MAX_FILES:]:
             path.unlink(missing_ok=True)

@@ -59,10 +59,7 @@ class TeachingState(StrEnum):
 
 
 def list_subjects(file: PolicyFile) -> list[Subject]:
-    """Return every objective with examples, first those of the whole file, then those of the tenants.
-
-    Raises `ConfigError` if two objectives of different texts share a file of examples.
-    """
+    """Return every objective with examples, the file's first; raises `ConfigError` if two texts share examples."""
     subjects: list[Subject] = []
     for title, name, entry, tenant, path in iter_objectives(file):
         if entry.examples is not None:
@@ -81,10 +78,7 @@ def list_subjects(file: PolicyFile) -> list[Subject]:
 
 
 def iter_objectives(file: PolicyFile) -> Iterator[tuple[str, str, ObjectiveEntry, Tenant | None, KeyPath]]:
-    """Yield (title, name, entry, tenant that owns it, keys that lead to it in the file) of every objective.
-
-    The tenant of an objective of the whole file is None; these objectives come first.
-    """
+    """Yield (title, name, entry, tenant or None, keys in the file) of every objective, first the whole file's."""
     for name, entry in file.objectives.items():
         yield name, name, entry, None, ("objectives", name)
     for index, tenant in enumerate(file.tenants):
@@ -130,10 +124,7 @@ def used_aligners(file: PolicyFile) -> list[str]:
 
 
 def teaching_state(subject: Subject, index: Index, aligner_name: str, content_hash: str | None = None) -> TeachingState:
-    """Return the teaching state of a subject for one aligner.
-
-    `content_hash` is that of the aligner as the engine serves it; None if it is not known.
-    """
+    """Return a subject's state for one aligner; `content_hash` is the served aligner's, None if it is not known."""
     objective = index.objective(subject.scope, subject.name)
     if objective.is_forgotten(aligner_name):
         return TeachingState.FORGOTTEN

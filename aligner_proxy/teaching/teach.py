@@ -59,7 +59,6 @@ _ROLE_WEIGHTS = {
 _NEUTRAL_ROLES = (SegmentRole.NEUTRAL, SegmentRole.FOREIGN, SegmentRole.BESIDE)
 """Roles of segments that no head should flag, without those of examples."""
 _NEXT_TO_EXAMPLE_WEIGHT = 4.0
-"""Weight of segments directly next to an example."""
 _SCALES: tuple[float, ...] = tuple(2.0 ** (n / 4) for n in range(-8, 13))
 """Factors for the scores among which the best is chosen: from 1/4 to 8."""
 _MIN_FOR_ADVICE = 4
@@ -97,7 +96,6 @@ class FitReport:
     advice: str
     """One sentence on whether more examples would help, and how many."""
     seconds: float
-    """How long teaching took."""
 
 
 @dataclass(frozen=True)
@@ -440,7 +438,6 @@ def _fit_scale(fitted: _FittedHeads, threshold: float) -> float:
     neutral = torch.tensor(fitted.unseen_neutral_scores) - threshold
 
     def compute_loss(scale: float) -> float:
-        """Return the mean log loss of the scores times `scale`."""
         against_loss = torch.nn.functional.softplus(-scale * against).mean()
         neutral_loss = torch.nn.functional.softplus(scale * neutral).mean()
         return float(against_loss + neutral_loss)
@@ -451,8 +448,7 @@ def _fit_scale(fitted: _FittedHeads, threshold: float) -> float:
 def advise_examples(version: Version, half: Count) -> str:
     """Return a sentence on whether more examples would help.
 
-    It compares the held-out examples that heads found which learned from half of the others (`half`), and from all of
-    the others (in `version`).
+    It compares the held-out examples that heads found which learned from half of the others, and from all of them.
     """
     held_out = version.found
     if held_out.of < _MIN_FOR_ADVICE:

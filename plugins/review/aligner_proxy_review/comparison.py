@@ -58,7 +58,7 @@ def compare_evidence(
 ) -> EvidenceComparison:
     """Compare the aligners or policies whose hashes begin with `first` (A) and `second` (B).
 
-    `entries` are recorded answers. Raises `ConfigError` unless each prefix fits exactly one hash among them.
+    Raises `ConfigError` unless each prefix fits exactly one hash among these recorded answers.
     """
     judged_entries = [entry for entry in entries if entry.changed is not None]
     first_entries = select_answers(judged_entries, first)
@@ -73,10 +73,7 @@ def compare_evidence(
 
 
 def select_answers(entries: Sequence[Entry], prefix: str) -> list[Entry]:
-    """Return the entries of the aligner or policy whose hash begins with `prefix`.
-
-    Raises `ConfigError` if the prefix is too short, or fits no hash or several.
-    """
+    """Return the entries whose aligner or policy hash begins with `prefix`; raises `ConfigError` unless one fits."""
     if len(prefix) < _MIN_DIGITS:
         raise ConfigError(f"{prefix!r} is too short; give at least {_MIN_DIGITS} digits of a hash")
     hashes = {hash_ for entry in entries for hash_ in (entry.aligner, entry.policy_hash) if hash_}

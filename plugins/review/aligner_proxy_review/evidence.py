@@ -58,6 +58,12 @@ class Share:
         return bisect_left(review_counts, True, key=lambda count: _half_width(share, count) <= TARGET_HALF_WIDTH)
 
 
+def percent_text(interval: tuple[float, float, float]) -> str:
+    """A share and its 95 % interval, as in "2.0 % (1.1 to 3.5)"."""
+    value, low, high = (100 * part for part in interval)
+    return f"{value:.1f} % ({low:.1f} to {high:.1f})"
+
+
 def _half_width(share: float, answers: int) -> float:
     """Half the width of the 95 % interval of a share (from 0 to 1) that was found in `answers` answers."""
     # not rounded to whole answers, so that more of them never make the interval wider
@@ -188,10 +194,7 @@ def reviewers_disagree(reviews: Sequence[Review]) -> bool:
 
 
 def mark_contradictions(reviews: Sequence[Review]) -> list[bool]:
-    """Return, for each review of one answer, whether another person gave another verdict on the same segment.
-
-    Reviews of the whole answer are compared with each other only.
-    """
+    """For each review of an answer: whether somebody else gave another verdict on the same segment, or on the whole."""
     reviewers_by_segment: dict[int | None, dict[ReviewVerdict, set[str]]] = defaultdict(lambda: defaultdict(set))
     for review in reviews:
         reviewers_by_segment[review.segment][review.verdict].add(review.who)
@@ -207,10 +210,7 @@ def mark_contradictions(reviews: Sequence[Review]) -> list[bool]:
 
 
 def find_agreed_verdict(reviews: Sequence[Review]) -> ReviewVerdict | None:
-    """The worst verdict that these reviews of one answer give; None without reviews, or if reviewers disagree.
-
-    Reviews of different segments may have different verdicts without disagreement.
-    """
+    """The worst verdict on an answer, perhaps of several segments; None without reviews, or if reviewers disagree."""
     if not reviews or reviewers_disagree(reviews):
         return None
     return min((review.verdict for review in reviews), key=_WORST_FIRST.index)
@@ -271,10 +271,7 @@ def _edited_text(entry: Entry) -> str | None:
 
 
 def _answer_key(entry: Entry) -> tuple[object, ...] | None:
-    """(tenant, conversation, original text): what two entries of the same answer have in common.
-
-    None if the answer was not judged or its text was not stored.
-    """
+    """(tenant, conversation, original text) of a judged answer; None if it was not judged or its text not stored."""
     if entry.content is None or entry.changed is None or entry.status == Status.FAILED:
         return None
     exchange = entry.content.exchange

@@ -30,13 +30,11 @@ from aligner_proxy_review.reviews import NoSuchPlace, Review, ReviewOrigin, Revi
 FEEDBACK = Counter("aligner_feedback_total", "Calls to POST /v1/feedback", ("result",))
 PATH = "/v1/feedback"
 MAX_EDIT_CHARS = 20_000
-"""Longest edit that a review may have."""
 PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Pauses between the lookups of an unknown id."""
 MAX_LOOKED_FOR = 64
 """How many ids may be looked up repeatedly at a time; further ids are looked up once."""
 _MAX_CONCURRENT_WRITES = 4
-"""How many reviews are written at a time."""
 _MINUTE_S = 60.0
 """Seconds in which a tenant's calls are counted."""
 _MAX_COUNTED_TENANTS = 65_536

@@ -26,7 +26,6 @@ from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.types import Outcome, Status
 
 _MAX_CONCURRENT = 4
-"""How many answers are replayed at a time."""
 
 
 class ReplayResult(StrEnum):
@@ -145,10 +144,7 @@ def read_recorded_run(entry: Entry, content: Content) -> ReplayRun:
 
 
 async def _replay_answer(content: Content, policies: ReplayPolicies, deadline_s: float | None) -> ReplayRun:
-    """Correct one recorded answer under the policies of the replay, without tenants' quotas.
-
-    `deadline_s` is the deadline of the correction; None for the policy's.
-    """
+    """Correct a recorded answer under the policies of the replay, without quotas; `deadline_s` None: the policy's."""
     exchange = content.exchange
     pipeline = policies.pipeline
     try:
@@ -229,10 +225,7 @@ def count_differences(cases: Sequence[ReplayCase]) -> dict[ReplayDifference, int
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """Return the quantile `share` (from 0 to 1) of ascending values by nearest rank; 0 without values.
-
-    For example, the quantile 0.5 of [1, 2, 3, 4] is 2.
-    """
+    """Return the quantile `share` (from 0 to 1) of ascending values by nearest rank; 0 without values."""
     if not ordered:
         return 0.0
     rank = math.ceil(len(ordered) * share)

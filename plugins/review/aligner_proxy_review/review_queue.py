@@ -161,7 +161,6 @@ class ReviewQueue:
         self._store.fetch_rows(_WRITE_LEASE, (*place, self._reviewer, self._now() + LEASE_S))
 
     def _delete_leases(self) -> None:
-        """Delete this reviewer's leases and all expired leases."""
         self._store.fetch_rows("DELETE FROM review_leases WHERE who = ? OR until <= ?", (self._reviewer, self._now()))
 
     def _list_places(self, origin: ReviewOrigin, count: int) -> list[AnswerPlace]:

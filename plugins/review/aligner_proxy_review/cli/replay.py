@@ -39,6 +39,7 @@ from aligner_proxy.policy.litellm_config import resolve_policies_file
 from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.teaching.active_heads import ActiveHeads
+from aligner_proxy_review.evidence import percent_text
 from aligner_proxy_review.promotion import Target, compare_with_reviews
 from aligner_proxy_review.replay import (
     ReplayCase,
@@ -112,10 +113,7 @@ class ReplayReport:
         }
 
     def write(self, folder: Path) -> None:
-        """Write replay.md, replay.json, and replay.svg if matplotlib is installed.
-
-        Raises `ConfigError` if a file cannot be written.
-        """
+        """Write replay.md, replay.json and, if matplotlib is installed, replay.svg; raises `ConfigError`."""
         has_plot = importlib.util.find_spec("matplotlib") is not None
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -193,7 +191,6 @@ def _compute_both_figures(cases: Sequence[ReplayCase]) -> tuple[RunFigures, RunF
 
 
 def _list_aligners(runs: Sequence[ReplayRun]) -> list[str]:
-    """The hashes of the aligners in these runs, without duplicates."""
     return sorted({run.aligner for run in runs if run.aligner})
 
 
@@ -202,7 +199,7 @@ def _figure_rows(before: RunFigures, after: RunFigures) -> Iterator[tuple[str, .
     for result in ReplayResult:
         if before.results[result] or after.results[result]:
             yield result.value, str(before.results[result]), str(after.results[result])
-    yield "share changed", _share_text(before), _share_text(after)
+    yield "share changed", percent_text(before.changed), percent_text(after.changed)
     for reason in dict.fromkeys([*before.refusals, *after.refusals]):
         yield reason, str(before.refusals.get(reason, 0)), str(after.refusals.get(reason, 0))
     for name in ("p50_ms", "p95_ms"):
@@ -210,21 +207,15 @@ def _figure_rows(before: RunFigures, after: RunFigures) -> Iterator[tuple[str, .
     yield "forward passes an answer", f"{before.forwards:.2f}", f"{after.forwards:.2f}"
 
 
-def _share_text(figures: RunFigures) -> str:
-    """The share of changed answers with its interval, as in "2.0 % (1.1 to 3.5)"."""
-    share, low, high = (f"{100 * value:.1f}" for value in figures.changed)
-    return f"{share} % ({low} to {high})"
-
-
 def _group_row(name: str, cases: Sequence[ReplayCase]) -> tuple[str, ...]:
     """The row of one policy: name, answers, share changed before and after, and answers that differ."""
     before, after = _compute_both_figures(cases)
     difference_count = sum(case.difference is not ReplayDifference.SAME for case in cases)
-    return name, str(len(cases)), _share_text(before), _share_text(after), str(difference_count)
+    shares = (percent_text(before.changed), percent_text(after.changed))
+    return name, str(len(cases)), *shares, str(difference_count)
 
 
 def _group_fields(cases: Sequence[ReplayCase]) -> dict[str, Any]:
-    """The figures of one policy as JSON."""
     before, after = _compute_both_figures(cases)
     return {"before": _figures_fields(before), "after": _figures_fields(after), "changes": count_differences(cases)}
 
@@ -247,7 +238,6 @@ def _case_fields(case: ReplayCase) -> dict[str, Any]:
 
 
 def _markdown_line(cells: Sequence[str]) -> str:
-    """A row of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

@@ -30,7 +30,7 @@ from aligner_proxy_review.cli.options import (
     share_fields,
     share_text,
 )
-from aligner_proxy_review.evidence import Evidence, read_evidence
+from aligner_proxy_review.evidence import Evidence, percent_text, read_evidence
 from aligner_proxy_review.judged_segments import judged_segments
 from aligner_proxy_review.review_queue import AnswerPlace, ReviewQueue
 from aligner_proxy_review.reviews import (
@@ -110,10 +110,7 @@ class _ReviewLoop:
         self.console.print("nothing more waits for a review")
 
     def _ask_reviewer(self, entry: Entry, origin: ReviewOrigin) -> bool:
-        """Read keys until a verdict is saved or the reviewer goes on to another answer; return False to quit.
-
-        `origin` is how the answer was chosen.
-        """
+        """Read keys until a verdict is saved or the reviewer goes on to another answer; return False to quit."""
         while True:
             self.console.print(_KEYS_IN_SHORT, style="dim", markup=False)
             key = click.getchar()
@@ -133,10 +130,7 @@ class _ReviewLoop:
                 return True
 
     def _save_verdict(self, key: str, entry: Entry, origin: ReviewOrigin) -> bool:
-        """Ask for the details of the verdict of a pressed key, and save it as a review.
-
-        Return False if the segment or the objective does not exist; the caller then asks the reviewer again.
-        """
+        """Ask for the details of a verdict, and save it; False if its segment or objective does not exist."""
         segment = edit = objective = None
         verdict = _VERDICT_BY_KEY.get(key, ReviewVerdict.MISSED)
         if key in ("m", "e"):
@@ -171,7 +165,6 @@ class _ReviewLoop:
         return True
 
     def _undo(self) -> None:
-        """Withdraw the last review of this run."""
         if self.reviews and Reviews(self.store).withdraw(self.reviews.pop()):
             self.console.print("taken back; the answer waits again")
         else:
@@ -216,8 +209,7 @@ def _show_figures(console: Console, store: OpenReviews, queue: ReviewQueue) -> N
         ("missed, of those drawn at random", share_text(evidence.missed), str(evidence.missed.more_needed)),
     ]
     if evidence.recall is not None:
-        value, low, high = (100 * part for part in evidence.recall)
-        rows.append(("found of what should be edited", f"{value:.1f} % ({low:.1f} to {high:.1f})", ""))
+        rows.append(("found of what should be edited", percent_text(evidence.recall), ""))
     console.print(TextTable(("so far", "", "more needed"), rows))
     disagreements = (
         f"reviewers disagree on {len(evidence.disagreed)}, feedback with reviewers on {len(evidence.disputed)}"

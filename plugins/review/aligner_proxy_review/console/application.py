@@ -178,10 +178,7 @@ class Console:
             await self.services.gateway.aclose()
 
     def _find_visit(self, request: Request) -> Visit | None:
-        """Return the visit (request, session and viewer) that a request belongs to; None without a valid session.
-
-        The keys file is read every time, so that withdrawing a key takes effect at once.
-        """
+        """Return the visit of a request; None without a session, or if its key was withdrawn meanwhile."""
         session = self.sessions.find(request.cookies.get(COOKIE))
         if session is None:
             return None
@@ -215,10 +212,7 @@ class Console:
         return RedirectResponse(_FIRST_PAGE, 303)
 
     async def _login(self, request: Request) -> Response:
-        """Show the log-in page, or check the key of its form, and open a session if the key is right.
-
-        Failed log-ins are counted; after too many, the browser or address has to wait.
-        """
+        """Show the log-in page, or check the key of its form and open a session; who fails too often has to wait."""
         if request.method != "POST":
             return self._login_page(request)
         form = await forms.read_fields(request)
@@ -263,7 +257,6 @@ class Console:
         return response
 
     async def _logout(self, visit: Visit, _: dict[str, str]) -> Response:
-        """End the session and redirect to the log-in."""
         self.sessions.end(visit.session)
         response = RedirectResponse("/login", 303)
         response.delete_cookie(COOKIE)

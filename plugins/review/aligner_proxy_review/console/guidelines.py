@@ -15,7 +15,6 @@ from aligner_proxy_review.console.access import TEAM, Viewer
 from aligner_proxy_review.console.changing.known_objectives import KnownObjective, list_objectives
 
 MAX_EXAMPLES = 3
-"""How many examples of each kind are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,5 +58,4 @@ def _make_guideline(objective: KnownObjective, viewer: Viewer) -> Guideline:
 
 
 def _first_texts(examples: Sequence[Example]) -> tuple[str, ...]:
-    """The texts of the first `MAX_EXAMPLES` examples."""
     return tuple(example.text for example in examples[:MAX_EXAMPLES])

@@ -37,7 +37,6 @@ LISTED = 50
 MAX_COUNTED = 100_000
 """Rates are counted from at most this many answers."""
 MAX_STREAMS = 200
-"""How many live pages may be open at a time."""
 _KEEP_ALIVE_S = 10.0
 """Seconds after which an idle stream sends a comment, and checks whether its session has ended."""
 _MAX_OBJECTIVES = 32
@@ -113,10 +112,7 @@ async def show_live(visit: Visit) -> Response:
 
 
 def _filter_choices(visit: Visit, entries: Sequence[Entry]) -> dict[str, list[str]]:
-    """Return the values that the page suggests for each filter, by its name: from the listed answers and the files.
-
-    Only values that the viewer may know are suggested.
-    """
+    """Return suggestions for each filter, by its name: values of answers and files that the viewer may know."""
     console_config = visit.services.files.current()
     tenants = {entry.tenant for entry in entries} | {access.TEAM + team for team in console_config.team_names}
     routes = {route_name(entry) for entry in entries}
@@ -158,7 +154,6 @@ async def _iter_events(visit: Visit, feed: LiveFeed) -> AsyncIterator[str]:
     filters = visit.filters
 
     def render_event(entry: Entry) -> str:
-        """Render an entry as a server-sent event."""
         handle = answer_handle(entry)
         if handle not in feed.rendered:
             # each line of an event needs a field of its own, and a carriage return would end a line, too

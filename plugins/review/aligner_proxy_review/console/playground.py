@@ -20,7 +20,6 @@ _MIN_COLOURED_SCORE = -6.0
 _NATS_PER_STEP = 1.5
 """How much higher the score is at each colour step."""
 HOTTEST = 7
-"""The highest colour step."""
 _MAX_MESSAGE_CHARS = 300
 """How many characters of the gateway's error message are shown."""
 

@@ -13,7 +13,6 @@ from aligner_proxy_review.replay import quantile
 PERIODS = {"1h": 3600.0, "1d": 86_400.0, "7d": 7 * 86_400.0}
 """Periods that can be chosen, in seconds."""
 BARS = 24
-"""How many bars the chart has."""
 COUNTED_STATUSES = (Status.CORRECTED, Status.UNCHANGED, Status.SHADOW, Status.NOT_JUDGED, Status.FAILED)
 """The statuses of answers in the audit store, which has no entries of skipped answers."""
 

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from aligner_proxy.types import Status
 from aligner_proxy_review.console import escaping
 from aligner_proxy_review.console.rates import BARS, COUNTED_STATUSES
+from aligner_proxy_review.evidence import percent_text
 
 CHART_HEIGHT = 100
 """Height of the chart in its own units; it is scaled to the page."""
@@ -32,7 +33,7 @@ def make_environment() -> Environment:
         "plain": escaping.show_plain,
         "score": _score_text,
         "ms": lambda ms: _NO_VALUE if ms is None else f"{ms:,.0f} ms",
-        "percent": _percent_text,
+        "percent": percent_text,
         "share": lambda share: f"{100 * share:.1f} %",
         "bounds": lambda interval: f"{100 * interval[1]:.1f} to {100 * interval[2]:.1f} %",
         "words": lambda name: name.replace("_", " "),
@@ -65,9 +66,3 @@ def _moment_markup(epoch_seconds: float) -> Markup:
 def _score_text(score: Any) -> str:
     """A score with its sign and two decimals; a dash if there is no score."""
     return _NO_VALUE if score is None else f"{score:+.2f}"
-
-
-def _percent_text(interval: tuple[float, float, float]) -> str:
-    """A share and its 95 % interval, as in "2.0 % (1.1 to 3.5)"."""
-    value, low, high = (100 * part for part in interval)
-    return f"{value:.1f} % ({low:.1f} to {high:.1f})"

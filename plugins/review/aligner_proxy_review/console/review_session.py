@@ -24,7 +24,6 @@ from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVe
 MAX_ANSWER_AGE_S = 30 * 86_400.0
 """The queue has only answers that are not older, in seconds; this is also the default of the `review` command."""
 _MAX_STATES = 1000
-"""How many sessions have a state at a time."""
 _MAX_REMEMBERED = 200
 """At most this many skipped answers are remembered, and this many disagreements listed."""
 DrawnAnswer = tuple[AnswerPlace, ReviewOrigin]
@@ -160,10 +159,7 @@ class ReviewSession:
             self._state.current = self._state.skipped.pop()
 
     def switch_queue(self, *, wants_second_opinions: bool) -> None:
-        """Switch to answers that somebody else has reviewed, or back to answers that nobody has reviewed.
-
-        The current answer is released, and the skipped answers are forgotten.
-        """
+        """Switch between second opinions and unreviewed answers; gives up the current and the skipped answers."""
         self._queue.release()
         self._state.wants_second_opinions = wants_second_opinions
         self._state.current = None
@@ -184,6 +180,5 @@ class ReviewFigures:
 
     evidence: Evidence
     waiting_count: int
-    """How many answers wait for a review."""
     disagreed: tuple[Entry, ...]
     """The answers on which reviewers disagree with each other or with feedback, at most `_MAX_REMEMBERED`."""

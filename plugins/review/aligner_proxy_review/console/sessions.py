@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from cachetools import TTLCache
 
 LIFETIME_S = 8 * 3600.0
-"""Seconds until a session expires."""
 _MAX_SESSIONS = 1000
-"""How many sessions may be open at a time."""
 _MAX_FAILURES_OF_BROWSER = 10
 """Failed log-ins of one browser before it has to wait."""
 _MAX_KEYS_OF_ADDRESS = 100

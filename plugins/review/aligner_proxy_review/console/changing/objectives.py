@@ -188,10 +188,7 @@ def _require_subject(target: KnownObjective) -> Subject:
 
 
 def _parse_sentences(form: dict[str, str], origin: str) -> list[NewExample]:
-    """Read the examples of a form, one on each line of its two lists; raises `PageError` 400 if there is none.
-
-    `origin` says where the examples come from.
-    """
+    """Read the examples of a form, one a line in each list, with their `origin`; raises `PageError` 400 if none."""
     sentences = []
     for list_key in (AGAINST, FINE):
         lines = map(str.strip, form.get(list_key, "").split("\n"))
@@ -202,10 +199,7 @@ def _parse_sentences(form: dict[str, str], origin: str) -> list[NewExample]:
 
 
 def _add_examples(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
-    """Add the sentences of a form to the examples.
-
-    A new file of examples is not taught automatically until the report on it has been seen.
-    """
+    """Add the sentences of a form to the examples."""
     subject = _require_subject(target)
     sentences = _parse_sentences(form, f"console, {visit.viewer.name}")
     _block_auto_teaching_of_new_file(visit, subject)
@@ -249,11 +243,9 @@ def _name_examples_file(
     """Return the policies file's text with a file of examples named under an objective; raises `ConfigError`."""
 
     def edit_text(text: str) -> str:
-        """Name the file in the text of the policies file."""
         return put_value(wrap_in_block(text, target.path, "text"), target.path, "examples", file_name)
 
     def change_data(data: Any) -> None:
-        """Name the file in the parsed policies file."""
         *outer_keys, objective_key = target.path
         block = data
         for key in outer_keys:
@@ -286,10 +278,7 @@ def _remove_example(visit: Visit, target: KnownObjective, form: dict[str, str]) 
 
 
 def _take_suggestions(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
-    """Add suggestions from reviews as examples: one sentence, or all that the page showed.
-
-    Raises `PageError` 409 if the suggestions are not those that the page showed.
-    """
+    """Add one suggestion, or all that the page showed, as examples; raises `PageError` 409 if there are others now."""
     subject = _require_subject(target)
     suggestions = _find_suggestions(visit, subject, example_file.present_examples(subject))
     if form.get("example"):
@@ -340,7 +329,6 @@ def _rollback_heads(visit: Visit, target: KnownObjective, _: dict[str, str]) -> 
 
 
 def _forget_heads(visit: Visit, target: KnownObjective, _: dict[str, str]) -> None:
-    """Deactivate all taught heads of an objective."""
     subject = _require_subject(target)
     count = HeadStore.for_file(visit.services.files.current().policies).forget(subject.scope, subject.name)
     _log_change(visit, target, f"{count} heads forgotten")
