@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -66,31 +66,23 @@ class TextTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the table or, if the names leave no room for the other columns, each row as a list of its cells."""
         name_width = max((cell_len(row[0]) for row in self._rows), default=0)
+        other_columns = list(enumerate(self._head))[1:]
         other_widths = [
-            max(cell_len(title), *(cell_len(row[index]) for row in self._rows), 0)
-            for index, title in self._other_columns()
+            max(cell_len(title), *(cell_len(row[index]) for row in self._rows), 0) for index, title in other_columns
         ]
         # Each other column needs its width, but at most `_MIN_WIDTH`, since its cells can be wrapped.
         least_width = name_width + sum(min(width, _MIN_WIDTH) + _COLUMN_GAP for width in other_widths) + _COLUMN_GAP
         if least_width > options.max_width:
             yield Text(self._head[0], style="dim")
             for row in self._rows:
-                yield from self._list_cells(row)
+                yield Text(row[0], style="bold")
+                yield from (Text(f"  {title}: {row[index]}") for index, title in other_columns if row[index])
             return
-        other_columns = (Column(title, overflow="fold") for _, title in self._other_columns())
-        table = Table(Column(self._head[0], no_wrap=True, min_width=name_width), *other_columns)
+        columns = [Column(title, overflow="fold") for _, title in other_columns]
+        table = Table(Column(self._head[0], no_wrap=True, min_width=name_width), *columns)
         for row in self._rows:
             table.add_row(*map(escape, row))
         yield table
-
-    def _other_columns(self) -> list[tuple[int, str]]:
-        """Index and title of each column but the first."""
-        return list(enumerate(self._head))[1:]
-
-    def _list_cells(self, row: Sequence[str]) -> Iterator[Text]:
-        """Yield the name of a row, and then a line for each other cell that is not empty."""
-        yield Text(row[0], style="bold")
-        yield from (Text(f"  {title}: {row[index]}") for index, title in self._other_columns() if row[index])
 
 
 def show_outcome(console: Console, answer: str, outcome: Outcome) -> None:

@@ -379,7 +379,7 @@ def check_plugins() -> Iterator[DoctorFinding]:
         if plugin.fault:
             yield DoctorFinding(check_name, Severity.NOTE, f"{text}, left out: {plugin.fault}", "fix or uninstall it")
         else:
-            offers = "; ".join((*_offer_texts(plugin), *_declared_texts(plugin)))
+            offers = "; ".join(_offer_texts(plugin))
             yield DoctorFinding(check_name, Severity.OK, f"{text}; {offers or 'offers nothing'}")
     for name in sorted(BUNDLED - registry.plugin_distributions()):
         text = f"{name}, which comes with the gateway, is not installed"
@@ -390,15 +390,11 @@ def check_plugins() -> Iterator[DoctorFinding]:
 
 
 def _offer_texts(plugin: registry.Plugin) -> Iterator[str]:
-    """Yield what a plugin offers, one text for each hook: "correctors: self_refine (...)"."""
+    """Yield what a plugin offers: kinds by hook, endpoints, and keys and selector forms of the policies file."""
     for hook_name, kinds in plugin.offers.items():
         if kinds:
             kinds_text = ", ".join(f"{kind.name} ({kind.about})" for kind in kinds)
             yield f"{hook_name.replace('_', ' ')}: {kinds_text}"
-
-
-def _declared_texts(plugin: registry.Plugin) -> Iterator[str]:
-    """Yield the endpoints of a plugin, and the keys and selector forms that it adds to the policies file."""
     if plugin.endpoints:
         yield f"endpoints: {', '.join(endpoint.path for endpoint in plugin.endpoints)}"
     for extension in plugin.extensions:

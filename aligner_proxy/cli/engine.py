@@ -28,7 +28,6 @@ from aligner_proxy.cli.options import (
     log_to_stderr,
     parse_named_models,
     refuse_absent_weights,
-    refuse_two_addresses,
     silence_libraries,
     take_limits,
     weight_settings,
@@ -86,7 +85,8 @@ def command(
 
     For example: aligner-proxy engine --config gateway/policies.yaml --port 4010
     """
-    refuse_two_addresses(path, port)
+    if path is not None and port is not None:
+        raise ConfigError("give --socket or --port, not both")
     log_to_stderr(log_format)
     limits = take_limits(options)
     open_files.allow_connections(limits.connections)

@@ -270,12 +270,6 @@ def log_to_stderr(log_format: str | None) -> None:
     logs.configure_logging(log_format or environment.log_format() or "text")
 
 
-def refuse_two_addresses(socket: Path | None, port: int | None) -> None:
-    """Raise `ConfigError` if both a socket and a port are given."""
-    if socket is not None and port is not None:
-        raise ConfigError("give --socket or --port, not both")
-
-
 def parse_moment(since: str) -> float:
     """Parse the value of --since, an age (7d) or a date, into seconds since the epoch; raises `ConfigError`."""
     age = _AGE.fullmatch(since)

@@ -27,13 +27,15 @@ class JsonLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as JSON: time, level, logger and process, then the message or the outcome's fields."""
-        fields = {
+        fields: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "pid": record.process,
         }
-        return json.dumps({**fields, **_message_fields(record), **_exception_fields(record)})
+        text = record.getMessage()
+        fields |= json.loads(text) if record.name.startswith("aligner_proxy.outcome") else {"message": text}
+        return json.dumps(fields | _exception_fields(record))
 
 
 class TextLine(logging.Formatter):
@@ -57,14 +59,6 @@ class TextLine(logging.Formatter):
 def _escape_controls(text: str) -> str:
     """Escape control characters, since ids from outside must not start a new line or move the cursor."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def _message_fields(record: logging.LogRecord) -> dict[str, object]:
-    """The fields of the outcome that a record of our outcome logger holds as JSON; else the record's `message`."""
-    text = record.getMessage()
-    if record.name.startswith("aligner_proxy.outcome"):
-        return dict(json.loads(text))
-    return {"message": text}
 
 
 def _exception_fields(record: logging.LogRecord) -> dict[str, str]:

@@ -124,10 +124,8 @@ def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evi
     reviews_by_place = group_reviews(reviews)
     judged_entries = {(entry.aligner_id, entry.choice): entry for entry in entries if entry.changed is not None}
     verdict_counts = dict.fromkeys((verdict.value for verdict in ReviewVerdict), 0)
-    # numbers of edited answers, by whether the edit is right
-    edit_counts = {True: 0, False: 0}
-    # numbers of random answers without an edit, by whether something was missed
-    random_counts = {True: 0, False: 0}
+    edit_counts: Counter[bool] = Counter()  # edited answers, by whether the edit is right
+    random_counts: Counter[bool] = Counter()  # random answers without an edit, by whether something was missed
     disagreements: list[AnswerPlace] = []
     disputes: list[AnswerPlace] = []
     feedback: Counter[str] = Counter()
@@ -151,14 +149,13 @@ def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evi
         # answers near the threshold are not representative of what is missed
         if not entry.changed and any(review.chosen is ReviewOrigin.RANDOM for review in reviewer_reviews):
             random_counts[verdict is ReviewVerdict.MISSED] += 1
-    edit_total = edit_counts[True] + edit_counts[False]
     return Evidence(
         answers=len(judged_entries),
         changed=Share(sum(bool(entry.changed) for entry in judged_entries.values()), len(judged_entries)),
         verdicts=verdict_counts,
-        right=Share(edit_counts[True], edit_total),
-        wrong=Share(edit_counts[False], edit_total),
-        missed=Share(random_counts[True], random_counts[True] + random_counts[False]),
+        right=Share(edit_counts[True], edit_counts.total()),
+        wrong=Share(edit_counts[False], edit_counts.total()),
+        missed=Share(random_counts[True], random_counts.total()),
         disagreed=tuple(disagreements),
         feedback=dict(feedback),
         disputed=tuple(disputes),

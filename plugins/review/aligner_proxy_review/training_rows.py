@@ -180,11 +180,7 @@ def _objective_texts(entry: Entry, reviews: Sequence[Review], lookup: ObjectiveL
 
 def _describe_source(entry: Entry, reviews: Sequence[Review]) -> str:
     """Say in one line where a row comes from: answer, policy, aligner, and each reviewer's verdict with its date."""
-    verdicts = ",".join(f"{review.who}={review.verdict.value}@{_date_text(review.at)}" for review in reviews)
+    dates = [datetime.fromtimestamp(review.at, UTC).date() for review in reviews]
+    verdicts = ",".join(f"{one.who}={one.verdict.value}@{date}" for one, date in zip(reviews, dates, strict=True))
     versions = f"policy={entry.policy_hash} aligner={entry.aligner or '-'}"
     return f"review {entry.aligner_id}/{entry.choice} tenant={entry.tenant} {versions} {verdicts}"
-
-
-def _date_text(epoch_seconds: float) -> str:
-    """The UTC date of a time in seconds since the epoch; "1970-01-01" for 0."""
-    return datetime.fromtimestamp(epoch_seconds, UTC).date().isoformat()

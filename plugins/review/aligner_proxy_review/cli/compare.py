@@ -51,13 +51,9 @@ def _print_comparison(comparison: EvidenceComparison, first: str, second: str) -
     console.print(TextTable(("", first, second), rows))
     if comparison.may_be_chance:
         console.print(_NO_DIFFERENCE, soft_wrap=True)
-    console.print(TextTable(("the same answers", ""), _paired_rows(comparison)))
-
-
-def _paired_rows(comparison: EvidenceComparison) -> list[tuple[str, str]]:
-    """(label, number or share) of each row of the table about the answers that both judged."""
-    rows = [(label, share_text(share) if share.total else "0") for label, share in comparison.paired_shares]
-    return [("answers that both judged", str(comparison.both.answers)), *rows]
+    paired_rows = [("answers that both judged", str(comparison.both.answers))]
+    paired_rows += [(label, share_text(share) if share.total else "0") for label, share in comparison.paired_shares]
+    console.print(TextTable(("the same answers", ""), paired_rows))
 
 
 def _count_intervals(both: PairedAnswers) -> dict[str, list[float]]:

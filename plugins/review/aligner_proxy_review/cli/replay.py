@@ -359,16 +359,13 @@ async def _run_replay(
     finished and of all answers after each answer; otherwise a progress bar is shown.
     """
     total = sum(entry.content is not None for entry in entries)
-    finished = 0
     with Progress(console=Terminal(stderr=True), disable=report_progress is not None) as progress:
         bar = progress.add_task("replaying", total=total)
 
         def advance() -> None:
-            nonlocal finished
-            finished += 1
             progress.advance(bar)
             if report_progress is not None:
-                report_progress(finished, total)
+                report_progress(int(progress.tasks[0].completed), total)
 
         async with open_engine() as engine:
             current_policies = _open_policies(engine, current_file)

@@ -6,7 +6,6 @@ may affect a page or be invisible to the reader.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import groupby
 
 from markupsafe import Markup, escape
@@ -46,7 +45,9 @@ def _escape_bounded(text: str, max_chars: int) -> Markup:
     html_parts = list[Markup]()
     mark_count = 0
     shown_chars = 0
-    for run in _split_runs(text[:max_chars]):
+    # all visible characters have the same key, each hidden character its own
+    for _, characters in groupby(text[:max_chars], lambda char: char if is_hidden(char) else ""):
+        run = "".join(characters)
         if is_hidden(run[0]):
             mark_count += 1
             if mark_count > _MAX_MARKS:
@@ -58,13 +59,6 @@ def _escape_bounded(text: str, max_chars: int) -> Markup:
     if further_chars := len(text) - shown_chars:
         html_parts.append(Markup(' <span class="cut">… and {} more characters</span>').format(f"{further_chars:,}"))
     return Markup("").join(html_parts)
-
-
-def _split_runs(text: str) -> Iterator[str]:
-    """Split a text into runs of visible characters and runs of one hidden character."""
-    # all visible characters have the same key, each hidden character its own
-    for _, run in groupby(text, lambda char: char if is_hidden(char) else ""):
-        yield "".join(run)
 
 
 def _hidden_mark(run: str) -> Markup:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -10,7 +10,7 @@ from aligner_proxy.errors import ConfigError
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.teaching import example_file
-from aligner_proxy.teaching.examples import Example
+from aligner_proxy.teaching.examples import Example, Examples
 from aligner_proxy_review.console.access import TEAM, Viewer
 from aligner_proxy_review.console.changing.known_objectives import KnownObjective, list_objectives
 
@@ -22,9 +22,9 @@ class Guideline:
     """An objective with the first examples of its file."""
 
     objective: KnownObjective
-    against: tuple[str, ...] = ()
+    against: tuple[Example, ...]
     """Sentences that violate it."""
-    fine: tuple[str, ...] = ()
+    fine: tuple[Example, ...]
     """Sentences that sound alike and do not violate it."""
 
 
@@ -35,7 +35,12 @@ def list_guidelines(file: PolicyFile, entry: Entry, viewer: Viewer) -> list[Guid
         # an entry may name an objective by its name or by its text
         was_active = objective.name in entry.objectives or objective.text in entry.objectives
         if was_active and objective.may_see(viewer) and _applies_to(objective, entry.tenant):
-            guidelines.append(_make_guideline(objective, viewer))
+            examples = Examples(())
+            if objective.subject is not None and objective.may_change(viewer):
+                # if the examples cannot be read, the page of the objective says why
+                with contextlib.suppress(ConfigError):
+                    examples = example_file.present_examples(objective.subject)
+            guidelines.append(Guideline(objective, examples.against[:MAX_EXAMPLES], examples.fine[:MAX_EXAMPLES]))
     return guidelines
 
 
@@ -43,19 +48,3 @@ def _applies_to(objective: KnownObjective, tenant: str) -> bool:
     """Whether an objective may apply to a tenant's answers; that of a tenant's entry only to the team it matches."""
     team = objective.tenant.match.team if objective.tenant else None
     return team is None or fnmatchcase(tenant, TEAM + team)
-
-
-def _make_guideline(objective: KnownObjective, viewer: Viewer) -> Guideline:
-    """Make the guideline of an objective, without examples if this viewer may not see them or they cannot be read."""
-    if objective.subject is None or not objective.may_change(viewer):
-        return Guideline(objective)
-    try:
-        examples = example_file.present_examples(objective.subject)
-    except ConfigError:
-        # the page of the objective says why
-        return Guideline(objective)
-    return Guideline(objective, _first_texts(examples.against), _first_texts(examples.fine))
-
-
-def _first_texts(examples: Sequence[Example]) -> tuple[str, ...]:
-    return tuple(example.text for example in examples[:MAX_EXAMPLES])

@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from urllib.parse import urlencode
 
 from jinja2 import Environment
@@ -288,7 +287,7 @@ async def show_policy(visit: Visit, form: dict[str, str]) -> Response:
     """Show the policy that a request would get whose model, team and key are in the form."""
     refuse_reviewers(visit)
     fields = {name: form.get(name, "").strip() for name in ("model", "team", "key")}
-    explanation = await asyncio.to_thread(partial(_explain_policy, visit, **fields))
+    explanation = await asyncio.to_thread(_explain_policy, visit, **fields)
     return visit.render_page("policy.html", policy=explanation, given=fields)
 
 
