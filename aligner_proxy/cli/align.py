@@ -243,6 +243,7 @@ async def _open_corrector(
     """
     async with open_engine() as engine:
         if policies is not None:
+            # imports LiteLLM, which takes seconds
             from aligner_proxy.cli.policy_guardrail import RequestOptions, correct_answer, open_guardrail
 
             request = RequestOptions(flags["for_model"], flags["route"], flags["team"], flags["key"])
