@@ -9,7 +9,6 @@ engine rejects our requests.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import ceil
 from typing import Annotated
 
@@ -35,18 +34,8 @@ from aligner_proxy.errors import (
 from aligner_proxy.types import SegmentScore
 
 WIRE = 19
-"""Version of the wire format; incremented with every change of the shapes in `api` and `wire`. What each added:
-2: a request names its aligner. 3: while an answer is read, clients can wait for verdicts and have flagged ranges
-replaced. 4: objectives are weighted for a prompt. 5: a request can ask for one of several drafts. 6: text may be added
-after an answer. 7: an answer can be scored without being edited; hidden states of texts take the place of objective
-weights. 8: a request says which objectives are the operator's; each verdict is sent once. 9: a request names the taught
-heads of its objectives; heads can be uploaded and rows of segments read. 10: corrections are at /v1/corrections
-(/v1/align is the gateway's); an aligner names its languages. 11: a request says how many places (request slots) its
-tenant has in all gateways. 12: a request says what may be written in place of flagged segments; sentences end at other
-places, and both sides must divide an answer alike. 13: an engine may have token classifiers as judges. 14: a verdict
-says what its segment tells of the answer as a whole. 15: sentences end at the marks of more scripts. 16: a verdict
-says what the question asks for, too. 17: rows may come with the space in which heads are taught. 18: this space has one
-threshold for any number of examples. 19: pictures behind an end mark belong to the sentence before them."""
+"""Version of the wire format; incremented with every change of the shapes in `api` and `wire`, and of where sentences
+end, since both sides must divide an answer alike."""
 HEADER = "x-aligner-wire"
 """The header with the version of the wire format."""
 RELEASE = "x-aligner-release"
@@ -93,8 +82,7 @@ class WireVersionCheck:
         headers = Headers(scope=scope)
         # requests without the header are accepted
         if headers.get(HEADER, str(WIRE)) != str(WIRE):
-            refusal = make_refusal(make_mismatch_error("gateway", headers, here="engine"))
-            response = JSONResponse(refusal.body.model_dump(), refusal.status, refusal.headers)
+            response = make_error_response(make_mismatch_error("gateway", headers, here="engine"))
             return await response(scope, receive, send_versioned)
         return await self._app(scope, receive, send_versioned)
 
@@ -153,24 +141,19 @@ class ErrorResponse(BaseModel):
     error: ErrorBody
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """An error as it is sent over HTTP: status, body and headers."""
-
-    status: int
-    body: ErrorResponse
-    headers: dict[str, str]
+def make_error_body(error: CorrectionError) -> ErrorBody:
+    return ErrorBody(type=error.reason, message=str(error))
 
 
-def make_refusal(error: CorrectionError) -> Refusal:
+def make_error_response(error: CorrectionError) -> JSONResponse:
     """Convert an error to its HTTP form; the headers of an overload also say when to retry."""
     headers = {}
     if isinstance(error, EngineOverloaded):
         # whole seconds as in HTTP, and milliseconds in the header that OpenAI's clients read first
         after_s = error.retry_after_s
         headers = {"retry-after": str(ceil(after_s)), "retry-after-ms": str(ceil(1000 * after_s))}
-    body = ErrorResponse(error=ErrorBody(type=error.reason, message=str(error)))
-    return Refusal(error.status, body, headers)
+    body = ErrorResponse(error=make_error_body(error))
+    return JSONResponse(body.model_dump(), error.status, headers)
 
 
 def translate_parse_errors(message: str) -> ErrorTranslation:
@@ -185,6 +168,11 @@ def parse_error(status: int, content: bytes, headers: Mapping[str, str]) -> Corr
     except ValidationError:
         error_type = _ERRORS_BY_STATUS.get(status, InvalidOutput)
         return error_type(f"the engine answered with status {status} and no error of ours")
+    return restore_error(error, headers)
+
+
+def restore_error(error: ErrorBody, headers: Mapping[str, str]) -> CorrectionError:
+    """Convert an error that was sent over HTTP back to an exception; `headers` may say when to retry."""
     # a reason that this version does not know is treated as a fault of the engine
     error_type = BY_REASON.get(error.type, EngineFault)
     if issubclass(error_type, EngineOverloaded | BreakerOpen):

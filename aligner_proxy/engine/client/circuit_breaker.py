@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -66,7 +66,7 @@ class State(StrEnum):
 _T = TypeVar("_T")
 NoteState = Callable[[State], None]
 """Called with the new state of a circuit."""
-Ask = Callable[[AlignRequest], Awaitable[Correction]]
+Ask = Callable[[AlignRequest], Coroutine[Any, Any, Correction]]
 """Sends a request to the engine and returns the correction."""
 
 
@@ -188,6 +188,7 @@ class Breaker:
         start = self._clock()
         await self._wait_for_circuit()
         remaining_s = request.deadline_s - (self._clock() - start)
+        # not through `watch_call`, which would be one more frame on the way of every correction
         with self._error_watch:
             correction = await ask(request.with_deadline(remaining_s))
         self.circuit.note_answer()

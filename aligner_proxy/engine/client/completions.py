@@ -205,11 +205,11 @@ def _find_error(body: bytes) -> dict[str, Any]:
     return error if isinstance(error, dict) else {}
 
 
-def make_connection_error(where: str, error: Exception, *, mid_request: bool) -> CorrectionError:
-    """The error for a server that does not answer; `mid_request` says whether the request had already been sent."""
-    if mid_request:
-        return EngineUnavailable(f"the server at {where} disconnected during a request ({type(error).__name__})")
-    return NotReady(f"no server answers at {where}")
+def make_connection_error(where: str, error: Exception) -> CorrectionError:
+    """The error for a server that does not answer; `NotReady` if the request was not sent yet."""
+    if isinstance(error, NOT_BEGUN):
+        return NotReady(f"no server answers at {where}")
+    return EngineUnavailable(f"the server at {where} disconnected during a request ({type(error).__name__})")
 
 
 class CompletionsClient:
@@ -272,7 +272,7 @@ class CompletionsClient:
             )
         except (httpx.TransportError, httpx.DecodingError) as error:
             self._served_model = None  # the server that answers next may serve another model
-            raise make_connection_error(self._base, error, mid_request=not isinstance(error, NOT_BEGUN)) from None
+            raise make_connection_error(self._base, error) from None
         if response.status_code == httpx.codes.OK:
             return response.content
         raise parse_refusal(response.status_code, response.content, response.headers)

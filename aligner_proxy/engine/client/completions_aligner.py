@@ -30,7 +30,7 @@ from aligner_proxy.engine.api import (
     Span,
     make_proof_request,
 )
-from aligner_proxy.engine.client.completions import MAX_STOPS, Completer, ServedModel
+from aligner_proxy.engine.client.completions import MAX_STOPS, Completer
 from aligner_proxy.engine.client.edited_engine import EditedSession, judged_segments, make_verdict_request
 from aligner_proxy.engine.decoding import conversation, splice
 from aligner_proxy.engine.decoding.parts import AnswerPassage, Division
@@ -120,7 +120,27 @@ class CompletionsAligner:
         self._revision = revision
 
     async def info(self) -> AlignerInfo:
-        return self._info(await self._completer.describe_model())
+        """Describe the aligner. The hash covers everything that may change corrections, except the unknown weights."""
+        served_model = await self._completer.describe_model()
+        template = self._template
+        window = self._window or served_model.window or DEFAULT_WINDOW
+        hashed = {
+            "model": served_model.model,
+            **served_model.identity,
+            "revision": self._revision,
+            "template": template.hash,
+            "window": window,
+        }
+        return AlignerInfo(
+            model=served_model.model,
+            content_hash=digest(hashed),
+            template=template.name,
+            template_hash=template.hash,
+            window=window,
+            has_head=False,
+            quantization="as served",
+            device=served_model.where,
+        )
 
     async def align(self, request: AlignRequest) -> Correction:
         """Regenerate the whole answer within `request.deadline_s`."""
@@ -267,28 +287,6 @@ class CompletionsAligner:
 
     async def aclose(self) -> None:
         await self._completer.aclose()
-
-    def _info(self, served_model: ServedModel) -> AlignerInfo:
-        """Describe the aligner. The hash covers everything that may change corrections, except the unknown weights."""
-        template = self._template
-        window = self._window or served_model.window or DEFAULT_WINDOW
-        hashed = {
-            "model": served_model.model,
-            **served_model.identity,
-            "revision": self._revision,
-            "template": template.hash,
-            "window": window,
-        }
-        return AlignerInfo(
-            model=served_model.model,
-            content_hash=digest(hashed),
-            template=template.name,
-            template_hash=template.hash,
-            window=window,
-            has_head=False,
-            quantization="as served",
-            device=served_model.where,
-        )
 
 
 async def _judge_in_place(

@@ -15,14 +15,7 @@ from dataclasses import replace
 
 from cachetools import TTLCache
 
-from aligner_proxy.engine.api import (
-    AlignerInfo,
-    AlignRequest,
-    DeferredSession,
-    Engine,
-    ForwardingEngine,
-    HeadSource,
-)
+from aligner_proxy.engine.api import AlignerInfo, AlignRequest, DeferredSession, Engine, ForwardingEngine, HeadSource
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.errors import HeadRefused, HeadsUnavailable, MalformedHead, UnknownHead
 from aligner_proxy.observability.metrics import UNTAUGHT
@@ -74,24 +67,26 @@ class HeadSupply:
                 self._absence_reasons[name] = reason
         return self.drop_absent_heads(request)
 
-    async def supply_and_correct(
-        self, request: AlignRequest, ask: Callable[[AlignRequest], Awaitable[Correction]], deadline_at: float
-    ) -> Correction:
-        """Upload the request's heads, then let `ask` correct the answer before `deadline_at`, a time of the clock.
+    async def correct(self, request: AlignRequest, ask: Callable[[AlignRequest], Awaitable[Correction]]) -> Correction:
+        """Let `ask`, which sends a request to the engine, correct an answer; upload heads that the engine lacks.
 
-        `ask` sends the request that it gets to the engine. If the engine rejects the heads again, the request is sent
-        without any.
+        If the engine rejects the heads again after the upload, the request is sent without any.
         """
-        sent_request = await self.upload_heads(request)
+        deadline_at = self._clock() + request.deadline_s
+        sent_request = self.drop_absent_heads(request)
         try:
-            correction = await ask(sent_request.with_deadline(deadline_at - self._clock()))
+            correction = await ask(sent_request)
         except LACKING:
-            # the engine has lost the heads again, or they do not fit the request
-            sent_request = drop_heads(sent_request, sent_request.heads)
-            correction = await ask(sent_request.with_deadline(deadline_at - self._clock()))
-        return self.count_untaught(correction, request, sent_request)
+            sent_request = await self.upload_heads(request)
+            try:
+                correction = await ask(sent_request.with_deadline(deadline_at - self._clock()))
+            except LACKING:
+                # the engine has lost the heads again, or they do not fit the request
+                sent_request = drop_heads(sent_request, sent_request.heads)
+                correction = await ask(sent_request.with_deadline(deadline_at - self._clock()))
+        return self._count_untaught(correction, request, sent_request)
 
-    def count_untaught(self, correction: Correction, request: AlignRequest, sent_request: AlignRequest) -> Correction:
+    def _count_untaught(self, correction: Correction, request: AlignRequest, sent_request: AlignRequest) -> Correction:
         """Return the correction with `untaught` set: the number of heads of `request` that `sent_request` lacks.
 
         Also counts these heads in a metric, and logs the first at most once in `_LOG_S` seconds.
@@ -158,13 +153,7 @@ class SuppliedEngine(ForwardingEngine):
 
     async def align(self, request: AlignRequest) -> Correction:
         """Correct one answer, supplying taught heads that the engine lacks."""
-        deadline_at = time.monotonic() + request.deadline_s
-        sent_request = self._supply.drop_absent_heads(request)
-        try:
-            correction = await self.inner.align(sent_request)
-        except LACKING:
-            return await self._supply.supply_and_correct(request, self.inner.align, deadline_at)
-        return self._supply.count_untaught(correction, request, sent_request)
+        return await self._supply.correct(request, self.inner.align)
 
     async def read(self, request: AlignRequest) -> DeferredSession:
         """Return a session that corrects at the end, because callers in this process have the whole answer."""

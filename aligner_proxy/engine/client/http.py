@@ -30,20 +30,11 @@ from aligner_proxy.engine.api import (
     TokenLabels,
     TokenLabelsRequest,
 )
-from aligner_proxy.engine.client.head_supply import LACKING, HeadSupply
+from aligner_proxy.engine.client.head_supply import HeadSupply
 from aligner_proxy.engine.client.http_session import HttpSession
 from aligner_proxy.engine.client.retry import NotReady, retry
-from aligner_proxy.engine.wire import (
-    STATES,
-    parse_error,
-    translate_parse_errors,
-)
-from aligner_proxy.errors import (
-    ConfigError,
-    CorrectionError,
-    EngineUnavailable,
-    InvalidOutput,
-)
+from aligner_proxy.engine.wire import STATES, parse_error, translate_parse_errors
+from aligner_proxy.errors import ConfigError, CorrectionError, EngineUnavailable, InvalidOutput
 from aligner_proxy.observability import tracing
 from aligner_proxy.observability.metrics import ENGINE_UP
 from aligner_proxy.observability.tracing import stage
@@ -56,8 +47,6 @@ _INFO_S = 5.0
 """Seconds that an engine may take for requests that need no model, apart from the wait until it begins."""
 _MAX_BYTES = 32 << 20
 """Largest body of an engine's answer that is read."""
-
-
 CONNECT_S = 2.0
 """Seconds allowed for connecting. A host that is gone refuses nothing, and time must be left for another engine."""
 NOT_BEGUN = (httpx.ConnectError, httpx.ConnectTimeout)
@@ -253,20 +242,15 @@ class HttpEngine:
         self._described_at = time.monotonic()
         return info
 
-    async def align(self, request: AlignRequest, path: str = "/v1/corrections") -> Correction:
+    # no coroutine, so that no further frame is on the way of every correction
+    def align(self, request: AlignRequest, path: str = "/v1/corrections") -> Coroutine[Any, Any, Correction]:
         """Correct one answer within `request.deadline_s`, which includes waiting for the engine.
 
         Uploads taught heads that the engine lacks, and asks again. A session passes its own `path`.
         """
-        deadline_at = time.monotonic() + request.deadline_s
-        sent_request = self.heads.drop_absent_heads(request) if request.heads else request
-        try:
-            with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
-                content = await self._send_with_retries("POST", path, sent_request, request.deadline_s)
-        except LACKING:
-            return await self.heads.supply_and_correct(request, partial(self._correct, path), deadline_at)
-        correction = _parse_correction(content)
-        return self.heads.count_untaught(correction, request, sent_request) if request.heads else correction
+        if request.heads:
+            return self.heads.correct(request, partial(self._correct, path))
+        return self._correct(path, request)
 
     async def put_head(self, data: bytes) -> str:
         """Upload a taught head and return its content hash. Raises `HeadRefused`."""
@@ -334,7 +318,9 @@ class HttpEngine:
     async def _correct(self, path: str, request: AlignRequest) -> Correction:
         """Request a correction, for `HeadSupply`, which asks again after it has uploaded heads."""
         with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
-            return _parse_correction(await self._send_with_retries("POST", path, request, request.deadline_s))
+            content = await self._send_with_retries("POST", path, request, request.deadline_s)
+        with _NO_CORRECTION:
+            return AlignResponse.model_validate_json(content).correction()
 
     async def _send_with_retries(
         self, method: str, path: str, request: _TimedRequest | None, deadline_s: float
@@ -406,12 +392,6 @@ def _check_version(response: httpx.Response) -> None:
 
 _NO_CORRECTION = translate_parse_errors("the engine sent something that is no correction")
 """Made once, because every correction enters it."""
-
-
-def _parse_correction(content: bytes) -> Correction:
-    """Parse the engine's answer to a correction; raises `InvalidOutput`."""
-    with _NO_CORRECTION:
-        return AlignResponse.model_validate_json(content).correction()
 
 
 def _parse_address(address: str) -> tuple[str, str | None]:

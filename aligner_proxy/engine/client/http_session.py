@@ -17,14 +17,7 @@ from pydantic import BaseModel
 from aligner_proxy.concurrency import TimeSlice, enforce_deadline
 from aligner_proxy.engine.api import AlignRequest, AlignResponse, Session, Span
 from aligner_proxy.engine.client.head_supply import LACKING, HeadSupply
-from aligner_proxy.engine.wire import (
-    JUDGED,
-    VERDICTS,
-    KnownVerdicts,
-    SessionOpened,
-    TextChunk,
-    translate_parse_errors,
-)
+from aligner_proxy.engine.wire import JUDGED, VERDICTS, KnownVerdicts, SessionOpened, TextChunk, translate_parse_errors
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, SessionLost
 from aligner_proxy.observability.tracing import stage
 from aligner_proxy.types import Correction, SegmentScore
@@ -38,7 +31,7 @@ class SessionServer(Protocol):
     async def send(self, method: str, path: str, content: bytes | None) -> bytes:
         """Send one HTTP request and return the body of its answer. Raises the error that the engine reports."""
 
-    async def align(self, request: AlignRequest, path: str = ...) -> Correction:
+    def align(self, request: AlignRequest, path: str = ...) -> Coroutine[Any, Any, Correction]:
         """Correct one answer within `request.deadline_s`."""
 
     def close_session(self, opening: Awaitable[str]) -> None:

@@ -186,13 +186,11 @@ class Replicas:
         """Upload a taught head to all replicas; raises the first error if none of them accepts it."""
         uploads = (self._put_in_replica(replica, data) for replica in self.replicas)
         results = await asyncio.gather(*uploads, return_exceptions=True)
-        for result in results:
-            if isinstance(result, str):
-                return result
-        for failure in results:
-            if isinstance(failure, BaseException):
-                raise failure
-        raise EngineUnavailable("there are no engines")
+        hashes = [result for result in results if isinstance(result, str)]
+        failures = [result for result in results if isinstance(result, BaseException)]
+        if not hashes:
+            raise failures[0]
+        return hashes[0]
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
         return await self._try_replicas(

@@ -26,7 +26,7 @@ from aligner_proxy.engine.api import (
     RowsResponse,
 )
 from aligner_proxy.engine.client.completions import LooseModel, make_connection_error, parse_refusal
-from aligner_proxy.engine.client.http import NOT_BEGUN, Connections
+from aligner_proxy.engine.client.http import Connections
 from aligner_proxy.engine.client.retry import retry
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.errors import EngineFault, HeadsUnavailable, InvalidOutput, UnknownHead
@@ -155,9 +155,7 @@ class VllmScorer:
         ):
             answer = _Answer.model_validate_json(content).data
         if answer.error is not None:
-            error_body = wire.ErrorResponse(error=answer.error).model_dump_json().encode()
-            # the status has no effect, because the body has the form of our errors
-            raise wire.parse_error(wire.REFUSED, error_body, headers={})
+            raise wire.restore_error(answer.error, headers={})
         return answer
 
     async def _send(self, body: dict[str, Any]) -> bytes:
@@ -166,7 +164,7 @@ class VllmScorer:
             response = await self._connections.fetch_response("POST", f"{self._base}/pooling", json=body)
         except (httpx.TransportError, httpx.DecodingError) as error:
             self._cached_info = None  # the server that answers next may serve another aligner
-            raise make_connection_error(self._base, error, mid_request=not isinstance(error, NOT_BEGUN)) from None
+            raise make_connection_error(self._base, error) from None
         if response.status_code == httpx.codes.OK:
             return response.content
         raise parse_refusal(response.status_code, response.content, response.headers)

@@ -89,15 +89,9 @@ from aligner_proxy.engine.wire import (
     SessionOpened,
     TextChunk,
     WireVersionCheck,
-    make_refusal,
+    make_error_response,
 )
-from aligner_proxy.errors import (
-    AnswerTooLong,
-    ClientGone,
-    CorrectionError,
-    EngineUnavailable,
-    HeadRefused,
-)
+from aligner_proxy.errors import AnswerTooLong, ClientGone, CorrectionError, EngineUnavailable, HeadRefused
 from aligner_proxy.observability import tracing
 from aligner_proxy.types import Correction
 
@@ -483,8 +477,7 @@ async def _reply_with_error(_: Request, error: Exception) -> Response:
     """Answer with the status, body and headers of one of our errors."""
     if not isinstance(error, CorrectionError):
         raise error
-    refusal = make_refusal(error)
-    return JSONResponse(refusal.body.model_dump(), refusal.status, refusal.headers)
+    return make_error_response(error)
 
 
 async def _answer_gone_client(_: Request, _error: Exception) -> Response:

@@ -75,7 +75,7 @@ class ScoringPlan:
         `about`.
         """
         if self.error is not None:
-            return {"error": wire.make_refusal(self.error).body.error.model_dump(mode="json")}
+            return {"error": wire.make_error_body(self.error).model_dump(mode="json")}
         if self.request is None or self.division is None:
             return {"about": json.loads(_INFO.dump_json(about))}
         segment_rows: list[Sequence[float]] = []
