@@ -31,17 +31,9 @@ from aligner_proxy.engine.api import (
     ForwardingSession,
     Load,
     Local,
-    RowsRequest,
-    RowsResponse,
     Session,
     Span,
     Startable,
-    StatesRequest,
-    TokenLabels,
-    TokenLabelsRequest,
-    require_judges,
-    require_teachable,
-    text_states,
 )
 from aligner_proxy.engine.scheduling.metrics import count_refusal
 from aligner_proxy.errors import EngineOverloaded, QuotaSpent, SessionLost, Shed
@@ -306,28 +298,10 @@ class AdmittedEngine(FairAdmission, ForwardingEngine, Generic[_Inner]):
         super().__init__(slots, clock, accounts)
         self.inner: _Inner = engine
 
-    async def info(self) -> AlignerInfo:
-        return await self.inner.info()
-
-    async def align(self, request: AlignRequest) -> Correction:
-        return await self._admit_request(request, self.inner.align)
-
-    async def states(self, request: StatesRequest) -> list[list[float]]:
-        return await self._admit_request(request, partial(text_states, self.inner))
-
-    async def rows(self, request: RowsRequest) -> RowsResponse:
-        return await self._admit_request(request, require_teachable(self.inner).rows)
-
-    async def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
-        return await self._admit_request(request, require_judges(self.inner).label_tokens)
-
-    async def _admit_request(self, request: _Request, work: Callable[[_Request], Coroutine[Any, Any, _T]]) -> _T:
-        """Call `work` with the request if a slot and quota are free, and return its result.
-
-        Raises the errors of `admit_work`.
-        """
-        engine_work = partial(work, self._add_slot_count(request))
-        return await self.admit_work(request.tenant, request.quota, engine_work, request.places)
+    async def forward(self, request: _Request, send: Callable[[_Request], Coroutine[Any, Any, _T]]) -> _T:
+        """Forward a request if a slot and quota are free. Raises the errors of `admit_work`."""
+        work = partial(send, self._add_slot_count(request))
+        return await self.admit_work(request.tenant, request.quota, work, request.places)
 
     def _add_slot_count(self, request: _Request) -> _Request:
         """The request as the engine gets it: with the number of the tenant's slots everywhere, if it is known.

@@ -6,15 +6,19 @@ engine of the tests implement. No torch here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from math import ceil
-from typing import Annotated, Literal, Protocol, Self, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
 from aligner_proxy.errors import EngineFault, HeadsUnavailable, StatesUnavailable, UnknownAligner, UnknownJudge
 from aligner_proxy.types import DEFAULT_ALIGNER, Correction, DecodeCounts, Quota, SegmentScore, Turn, Verify, Write
+
+_T = TypeVar("_T")
+_Request = TypeVar("_Request", bound="EngineRequest")
 
 
 class StrictModel(BaseModel):
@@ -395,11 +399,9 @@ class Session(Protocol):
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
         """Add text to the answer without waiting for the model; return all verdicts so far, in segment order."""
-        ...
 
     async def end(self) -> None:
         """Say that no more text will come; does not wait for the model."""
-        ...
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
         """Wait until there are more than `known_count` verdicts, or the answer has ended, and return all of them.
@@ -407,19 +409,15 @@ class Session(Protocol):
         None means that this engine has no verdicts before the answer is finished. A segment gets its verdict when the
         next segment has begun, and the last segment when the answer has ended. A verdict never changes.
         """
-        ...
 
     async def replace(self, span: Span) -> Correction:
         """Write a replacement for a flagged range; it is the `text` of the returned correction and may be empty."""
-        ...
 
     async def finish(self, request: AlignRequest) -> Correction:
         """Correct the complete answer, `request.answer`, within `request.deadline_s`."""
-        ...
 
     async def aclose(self) -> None:
         """Give up the session; may be called again, and does nothing once `finish` was called."""
-        ...
 
 
 class ForwardingSession(Session):
@@ -484,19 +482,15 @@ class Engine(Protocol):
 
     async def info(self) -> AlignerInfo:
         """Describe the aligner; raises `EngineUnavailable` until it is loaded."""
-        ...
 
     async def align(self, request: AlignRequest) -> Correction:
         """Correct one answer within `request.deadline_s`."""
-        ...
 
     async def read(self, request: AlignRequest) -> Session:
         """Begin to read an answer that is still being written; `request.answer` is its text so far."""
-        ...
 
     async def aclose(self) -> None:
         """Release connections or the model."""
-        ...
 
 
 @runtime_checkable
@@ -505,7 +499,6 @@ class HasStates(Protocol):
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
         """Return rows [texts, layers * hidden]: means over tokens, normalised per layer. Raises `StatesUnavailable`."""
-        ...
 
 
 async def text_states(engine: Engine, request: StatesRequest) -> list[list[float]]:
@@ -521,11 +514,9 @@ class Teachable(Protocol):
 
     async def put_head(self, data: bytes) -> str:
         """Store a taught head for requests that name it, and return its content hash. Raises `HeadRefused`."""
-        ...
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
         """Return the rows of segments on which heads are taught. Raises `HeadsUnavailable`."""
-        ...
 
 
 def require_teachable(engine: Engine) -> Teachable:
@@ -543,7 +534,6 @@ class HasJudges(Protocol):
 
     async def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
         """Return what the classifier `request.model` says of an answer. Raises `UnknownJudge`."""
-        ...
 
 
 def require_judges(engine: Engine) -> HasJudges:
@@ -554,25 +544,43 @@ def require_judges(engine: Engine) -> HasJudges:
 
 
 class ForwardingEngine:
-    """Base class of engines that wrap another one: forwards all calls but `info`, `align` and `read` to `inner`."""
+    """Base class of engines that wrap another one: forwards all calls but `read` to `inner`."""
 
     def __init__(self, inner: Engine) -> None:
         self.inner = inner
 
+    async def info(self) -> AlignerInfo:
+        return await self.inner.info()
+
+    async def forward(self, request: _Request, send: Callable[[_Request], Coroutine[Any, Any, _T]]) -> _T:
+        """Forward a request by calling `send`; wrappers override this to do something before or after every request."""
+        return await send(request)
+
+    async def align(self, request: AlignRequest) -> Correction:
+        return await self.forward(request, self.inner.align)
+
     async def states(self, request: StatesRequest) -> list[list[float]]:
-        return await text_states(self.inner, request)
+        return await self.forward(request, partial(text_states, self.inner))
 
     async def put_head(self, data: bytes) -> str:
         return await require_teachable(self.inner).put_head(data)
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
-        return await require_teachable(self.inner).rows(request)
+        return await self.forward(request, require_teachable(self.inner).rows)
 
     async def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
-        return await require_judges(self.inner).label_tokens(request)
+        return await self.forward(request, require_judges(self.inner).label_tokens)
 
     async def aclose(self) -> None:
         await self.inner.aclose()
+
+
+@runtime_checkable
+class CanStall(Protocol):
+    """An engine whose model can get stuck."""
+
+    def stalled_s(self) -> float:
+        """Seconds that the current step has been running."""
 
 
 class Startable(Engine, Protocol):
@@ -580,21 +588,14 @@ class Startable(Engine, Protocol):
 
     async def start(self) -> AlignerInfo:
         """Load the aligner and describe it; raises `WeightsError` if that fails."""
-        ...
 
 
 @runtime_checkable
-class Local(Startable, Protocol):
+class Local(Startable, CanStall, Protocol):
     """An engine with a model of its own."""
 
     async def complete(self, request: CompletionRequest, name: str, deadline_s: float) -> Completion:
         """Complete one prompt."""
-        ...
 
     def load(self) -> Load:
         """The engine's current load."""
-        ...
-
-    def stalled_s(self) -> float:
-        """Seconds that the current step has been running."""
-        ...

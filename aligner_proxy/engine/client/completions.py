@@ -86,15 +86,12 @@ class Completer(Protocol):
 
     async def describe_model(self) -> ServedModel:
         """Describe the model that is served."""
-        ...
 
     async def complete(self, request: CompletionRequest, deadline_s: float) -> Completion:
         """Continue one text within `deadline_s`."""
-        ...
 
     async def aclose(self) -> None:
         """Release connections."""
-        ...
 
 
 class LooseModel(BaseModel):

@@ -36,29 +36,24 @@ class Writer(Protocol):
     @property
     def replaces_spans(self) -> bool:
         """Whether it can write replacements while the answer grows; if not, it is asked when the answer is complete."""
-        ...
 
     async def describe(self, scorer: AlignerInfo) -> AlignerInfo:
         """Describe scorer and writer as one aligner; raises `EngineFault` for a scorer without a head.
 
         The content hash covers both, because either changes the corrections.
         """
-        ...
 
     async def write(self, request: AlignRequest, scored: Correction, scorer: Engine, until: float) -> Correction:
         """Correct the answer of `request`, whose verdicts are in `scored`, before `until`, in monotonic seconds.
 
         `scorer` can judge what the writer writes.
         """
-        ...
 
     async def replace(self, session: EditedSession, span: Span, scorer: Engine) -> Correction:
         """Write a replacement for a flagged range of an answer that is still being written."""
-        ...
 
     async def aclose(self) -> None:
         """Release connections."""
-        ...
 
 
 class EditedEngine(ForwardingEngine):

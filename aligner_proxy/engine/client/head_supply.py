@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from cachetools import TTLCache
 
-from aligner_proxy.engine.api import AlignerInfo, AlignRequest, DeferredSession, Engine, ForwardingEngine, HeadSource
+from aligner_proxy.engine.api import AlignRequest, DeferredSession, Engine, ForwardingEngine, HeadSource
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.errors import HeadRefused, HeadsUnavailable, MalformedHead, UnknownHead
 from aligner_proxy.observability.metrics import UNTAUGHT
@@ -147,9 +147,6 @@ class SuppliedEngine(ForwardingEngine):
     def __init__(self, engine: Engine, source: HeadSource) -> None:
         super().__init__(engine)
         self._supply = HeadSupply(source, self.put_head)
-
-    async def info(self) -> AlignerInfo:
-        return await self.inner.info()
 
     async def align(self, request: AlignRequest) -> Correction:
         """Correct one answer, supplying taught heads that the engine lacks."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from aligner_proxy import __version__
 from aligner_proxy.engine.api import AlignerInfo, Load
@@ -145,21 +146,20 @@ def write_metrics(about: AlignerInfo | None = None, load: Load | None = None) ->
 
     Both are None while the aligner is not loaded.
     """
-    # a new registry for each call, because the values of `about` and `load` are a snapshot
-    registry = CollectorRegistry()
-    registry.register(_Metrics([*_aligner_metrics(about), *(_load_metrics(load) if load else ())]))
-    return generate_latest(registry) + generate_latest(REGISTRY)
+    return generate_latest(_Snapshot(about, load)) + generate_latest(REGISTRY)
 
 
-class _Metrics:
-    """A collector, as the Prometheus registry expects it, of metrics that are made already."""
+@dataclass(frozen=True, slots=True)
+class _Snapshot(Collector):
+    """The metrics of an aligner and a load; a new one for each call of `write_metrics`."""
 
-    def __init__(self, metrics: list[Metric]) -> None:
-        self._metrics = metrics
+    about: AlignerInfo | None
+    load: Load | None
 
-    def collect(self) -> list[Metric]:
-        """Return all metrics; called by the Prometheus registry."""
-        return self._metrics
+    def collect(self) -> Iterator[Metric]:
+        yield from _aligner_metrics(self.about)
+        if self.load is not None:
+            yield from _load_metrics(self.load)
 
 
 def _aligner_metrics(about: AlignerInfo | None) -> Iterator[Metric]:

@@ -424,8 +424,7 @@ class Scheduler:
     def _admit(self, job: Job, feeds: list[Feed]) -> bool:
         """Start a waiting job if there are blocks for all its tokens, and return whether it runs.
 
-        `_choose_donor` says which other jobs have to free their blocks for it. A job that does not fit into the cache
-        even if no other job runs is dropped with an error.
+        `_choose_donor` says which other jobs have to free their blocks for it.
         """
         self.waiting.remove(job)
         sequence = job.sequence
@@ -437,21 +436,16 @@ class Scheduler:
         while (missing := self._count_missing_blocks(sequence, len(sequence.ids))) > self.pool.count_free():
             donor = self._choose_donor(job, missing, feeds)
             if donor is None:
-                break
+                self._give_up(job)
+                return False
             self._push_out(donor)
-        else:
-            return True
-        if len(self.running) == 1:
-            self.drop(job, EngineFault(self._explain_size(job)))
-            return False
-        self._push_out(job)  # back to the head of the queue, until blocks are free
-        return False
+        return True
 
     def _feed(self, job: Job, feeds: list[Feed], room: int) -> int:
         """Add a feed of at most `room` tokens of this job to the step, and return its number of tokens.
 
         If blocks are missing, other jobs are put back into the queue to free theirs, or else the job itself; the result
-        is then 0. A job that does not fit into the cache even if no other job runs is dropped with an error.
+        is then 0.
         """
         sequence = job.sequence
         if job not in self.running or job.parked or not room:
@@ -460,14 +454,10 @@ class Scheduler:
         stop = sequence.computed + min(sequence.remaining, room)
         while (missing := self._count_missing_blocks(sequence, stop)) > self.pool.count_free():
             donor = self._choose_donor(job, missing, feeds) or self._find_latest_unfed(feeds, job)
-            if donor is not None:
-                self._push_out(donor)
-            elif len(self.running) > 1:
-                self._push_out(job)  # no other job can free blocks in this step, so this job frees its own
+            if donor is None:
+                self._give_up(job)
                 return 0
-            else:
-                self.drop(job, EngineFault(self._explain_size(job)))
-                return 0
+            self._push_out(donor)
         for _ in range(missing):
             sequence.blocks.append(self.pool.take())
         job.phases.note_forward()
@@ -585,10 +575,17 @@ class Scheduler:
         job.sequence.blocks = []
         job.sequence.computed = 0
 
-    def _explain_size(self, job: Job) -> str:
-        """Why a job can never run: it has more tokens than the whole cache."""
+    def _give_up(self, job: Job) -> None:
+        """Put a running job for which no other can free blocks now back into the queue, to free its own.
+
+        If it is the only running job, it has more tokens than the whole cache, and is dropped with an error.
+        """
+        if len(self.running) > 1:
+            self._push_out(job)
+            return
         cache_tokens = self.pool.count * self.pool.size
-        return f"{len(job.sequence.ids)} tokens do not fit the {cache_tokens} of the KV cache; see aligner.cache_tokens"
+        problem = f"{len(job.sequence.ids)} tokens do not fit the {cache_tokens} of the KV cache"
+        self.drop(job, EngineFault(f"{problem}; see aligner.cache_tokens"))
 
 
 def _is_unwanted(job: Job) -> bool:

@@ -29,7 +29,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -47,6 +47,7 @@ from aligner_proxy.connections import ConnectionLimits
 from aligner_proxy.engine.api import (
     AlignRequest,
     AlignResponse,
+    CanStall,
     Completion,
     CompletionRequest,
     Engine,
@@ -115,15 +116,6 @@ _NAMED_OBJECTIVE = 'an engine knows no objectives by name; write them out as "Na
 _Request = TypeVar("_Request", bound=EngineRequest)
 COMPLETION_S = 120.0
 """Deadline of a completion in seconds, because OpenAI's format has no field for it."""
-
-
-@runtime_checkable
-class CanStall(Protocol):
-    """An engine whose model can get stuck."""
-
-    def stalled_s(self) -> float:
-        """Seconds that the current step has been running."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -430,12 +422,11 @@ async def _serve(engine: Startable, listener: socket.socket, grace_s: int, limit
 
 async def _load_aligner(engine: Startable, server: uvicorn.Server) -> None:
     """Load the aligner and log that it is ready; if loading fails, stop the server and raise the error."""
-    info = None
     try:
         info = await engine.start()
-    finally:
-        if info is None:
-            server.should_exit = True
+    except BaseException:
+        server.should_exit = True
+        raise
     logger.info("ready: %s %s on %s, %s", info.model, info.content_hash[:12], info.device, info.quantization)
 
 
