@@ -101,7 +101,8 @@ class ExampleHeads:
         (objective,) = request.objectives
         engine_heads = require_teachable(engine)
         aligner = (await engine.info()).find_aligner(request.aligner).content_hash
-        key = _digest([aligner, request.tenant, objective, examples.against, examples.fine, curve.slope, curve.shift])
+        inputs = [aligner, request.tenant, objective, examples.against, examples.fine, curve.slope, curve.shift]
+        key = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
         head = self._recent_heads.get(key)
         if head is None:
             rows = await engine_heads.rows(
@@ -231,7 +232,3 @@ def _read_rows(exchange: ExchangeRows) -> list[tuple[float, ...]]:
     count = len(exchange.segments)
     width = len(row_bytes) // 2 // count if count else 0  # a number has 2 bytes
     return [struct.unpack_from(f"<{width}e", row_bytes, 2 * width * index) for index in range(count)]
-
-
-def _digest(parts: Sequence[object]) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal
@@ -200,7 +199,12 @@ def _store_weights(
     if folder is None:
         _check_preparation(source, store)
         progress("merging and quantising, this happens once")
-        folder = store.make(prepared, partial(_write_prepared_weights, source, settings.quantization, store.check_room))
+        # imported here, because this import takes seconds and most starts only load prepared weights
+        from aligner_proxy.engine.weights import quantise
+
+        folder = store.make(
+            prepared, lambda target: quantise.fill(source, settings.quantization, target, store.check_room)
+        )
     return prepared, folder
 
 
@@ -223,16 +227,6 @@ def _check_preparation(source: sources.ModelSource, store: WeightStore) -> None:
     # the base with the adapter merged into it is written in float32 before it is quantised
     merged_bytes = sizes.count_weight_bytes("none", 4) if has_adapter else 0
     store.check_room(stored_bytes + merged_bytes)  # of the disk
-
-
-def _write_prepared_weights(
-    source: sources.ModelSource, quantization: str, check_room: Callable[[float], None], folder: Path
-) -> None:
-    """Write the prepared weights of a source into `folder`; `check_room` raises if the disk lacks so many bytes."""
-    # imported here, because this import takes seconds and most starts only load prepared weights
-    from aligner_proxy.engine.weights import quantise
-
-    quantise.fill(source, quantization, folder, check_room)
 
 
 def _find_prepared(store: WeightStore, settings: EngineSettings) -> tuple[Prepared, Path] | None:

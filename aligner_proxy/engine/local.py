@@ -55,7 +55,6 @@ class _Submitted:
     deadline: float
     """In monotonic seconds."""
     phases: Phases
-    """Records when each phase of the request begins and ends, for metrics and traces."""
     future: Future[Any] = field(default_factory=Future)
     """Gets the result of the request's work, or the error that ended it."""
     abandoned: threading.Event = field(default_factory=threading.Event)

@@ -2,11 +2,9 @@
 
 For its objective it replaces the score of the general detector head by prior * general + row @ weight + bias, in nats.
 A row is the numbers that the detector head reads for a segment. A head with `hidden` units adds their output,
-gelu(row @ inner + offsets) @ outer. A head with a `floor` raises lower general scores to this floor. With `either`, the
-general score is not replaced: the higher of both scores counts, so that what the general head finds is not lost. With
-an `adjustment`, a second net over the same row lowers the score, but never by more than a bound. With `evidence`, a
-further net says what each segment tells of the answer as a whole. With a `question`, another net says what the question
-asks for. The last two nets change no score.
+gelu(row @ inner + offsets) @ outer. With `either`, the general score is not replaced: the higher of both scores counts,
+so that what the general head finds is not lost. Up to three further nets read such rows: an `adjustment` lowers
+scores, but never by more than a bound; `evidence` and `question` tell of the answer and the question as a whole.
 
 The bytes are a line of JSON followed by the numbers. Equal content always gives equal bytes, so the hash of the bytes
 identifies the content. An aligner folder may hold several heads in one file, each preceded by its length.
@@ -78,26 +76,8 @@ class Adjustment:
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerEvidence:
-    """A net over the same rows whose output is what a segment tells of the answer as a whole, in nats.
-
-    Its mean over all segments is the answer's score. With a score above 0, the answer as a whole probably goes against
-    the objective. The net is learned from whole answers, most of whose segments are fine, so it flags no segment.
-    """
-
-    bias: float
-    """Constant of its output, in nats."""
-    hidden: int = 0
-    """Number of its hidden units."""
-
-
-@dataclass(frozen=True, slots=True)
-class QuestionEvidence:
-    """A net over the row of the question: how much the question asks for what goes against the objective, in nats.
-
-    Above 0 it probably does, and a judge is asked about the answer sooner (`AnswerScore.doubt`). The net itself flags
-    no answer, because a good model refuses what it should not answer.
-    """
+class FurtherNet:
+    """A net over a row of the answer or of the question, whose output in nats changes no score."""
 
     bias: float
     """Constant of its output, in nats."""
@@ -128,11 +108,13 @@ class TaughtHead:
     floor: float | None = None
     """Lowest general score that counts, in nats; lower ones are raised to it, because they carry no information."""
     adjustment: Adjustment | None = None
-    """The net that lowers the scores of fine segments near the threshold, if there is one."""
-    evidence: AnswerEvidence | None = None
-    """The net that tells whether the answer as a whole goes against the objective, if there is one."""
-    question: QuestionEvidence | None = None
-    """The net that tells whether the question asks for a violation, if any; only heads with evidence have it."""
+    evidence: FurtherNet | None = None
+    """What a segment tells of the answer as a whole. The mean over all segments is the answer's score: above 0, the
+    answer probably goes against the objective. It is learned from whole answers, most of whose segments are fine."""
+    question: FurtherNet | None = None
+    """How much the question asks for what goes against the objective; only heads with evidence have it. Above 0, a
+    judge is asked about the answer sooner (`AnswerScore.doubt`). It flags no answer, because a good model refuses what
+    it should not answer."""
 
     @property
     def width(self) -> int:
@@ -148,7 +130,7 @@ class TaughtHead:
         return (self.hidden, *(net.hidden for net in self.further_nets))
 
     @property
-    def further_nets(self) -> tuple[Adjustment | AnswerEvidence | QuestionEvidence, ...]:
+    def further_nets(self) -> tuple[Adjustment | FurtherNet, ...]:
         """The nets besides the head's own, in the order of their numbers in `weight`."""
         return tuple(net for net in (self.adjustment, self.evidence, self.question) if net is not None)
 
@@ -220,8 +202,8 @@ class TaughtHead:
         hidden = header.get(_HIDDEN, 0)
         floor = header.get(_FLOOR)
         adjustment = Adjustment(**header[_ADJUSTMENT]) if _ADJUSTMENT in header else None
-        evidence = AnswerEvidence(**header[_EVIDENCE]) if _EVIDENCE in header else None
-        question = QuestionEvidence(**header[_QUESTION]) if _QUESTION in header else None
+        evidence = FurtherNet(**header[_EVIDENCE]) if _EVIDENCE in header else None
+        question = FurtherNet(**header[_QUESTION]) if _QUESTION in header else None
         required_fields = (header["objective"], header["aligner"], header["prior"], header["bias"])
         head = cls(*required_fields, weight, either, hidden, floor, adjustment, evidence, question)
         count = sum(count_numbers(header["width"], hidden_count) for hidden_count in head.hidden_counts)

@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aligner_proxy.engine.model.taught import LoadedHead
-from aligner_proxy.engine.taught_head import AnswerEvidence, TaughtHead, unpack
+from aligner_proxy.engine.taught_head import FurtherNet, TaughtHead, unpack
 from aligner_proxy.engine.weights.manifest import TAUGHT
 from aligner_proxy.teaching.neutral import neutral_answers
 from models.data import labelled_replies
@@ -259,7 +259,7 @@ def fit_with_point(teaching: Sequence[HeadRows], ordinary: Sequence[HeadRows], r
 def add_evidence(head: TaughtHead, net: EvidenceNet) -> TaughtHead:
     """The head with the net's evidence, in place of any evidence that it had."""
     bias, numbers = net.pack_numbers()
-    evidence = AnswerEvidence(bias + net.bias, net.inner.out_features)
+    evidence = FurtherNet(bias + net.bias, net.inner.out_features)
     plain = head.without_evidence()
     return replace(plain, weight=plain.weight + numbers, evidence=evidence)
 
@@ -287,7 +287,7 @@ def average_evidence(head: TaughtHead, other: TaughtHead) -> TaughtHead:
     packed = numbers.half().numpy().astype("<f2").tobytes()
     hidden = sum(len(net.outer) for net in nets)
     return replace(
-        plain, weight=plain.weight + packed, evidence=AnswerEvidence(sum(net.bias for net in nets) / len(nets), hidden)
+        plain, weight=plain.weight + packed, evidence=FurtherNet(sum(net.bias for net in nets) / len(nets), hidden)
     )
 
 

@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aligner_proxy.engine.taught_head import QuestionEvidence, TaughtHead, unpack
+from aligner_proxy.engine.taught_head import FurtherNet, TaughtHead, unpack
 from aligner_proxy.engine.weights.manifest import TAUGHT
 from aligner_proxy.prompts import find_template, query_field
 from aligner_proxy.teaching.neutral import neutral_answers
@@ -146,7 +146,7 @@ def add_question(head: TaughtHead, net: QuestionNet) -> TaughtHead:
     """The head with this net for questions, in place of any that it had."""
     bias, numbers = net.pack_numbers()
     plain = head.without_question()
-    return replace(plain, weight=plain.weight + numbers, question=QuestionEvidence(bias, net.inner.out_features))
+    return replace(plain, weight=plain.weight + numbers, question=FurtherNet(bias, net.inner.out_features))
 
 
 def tabulate(net: QuestionNet, rows: HeadRows) -> str:

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from aligner_proxy.engine import sockets
+from aligner_proxy.engine import sockets, wire
 from aligner_proxy.engine.admission import LocalAdmission
 from aligner_proxy.engine.client import http
 from aligner_proxy.engine.client.http import HttpEngine
@@ -31,7 +31,6 @@ from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.scheduling.draft_length import CostCurve
 from aligner_proxy.engine.scheduling.scheduler import Job, JobClient
 from aligner_proxy.engine.scheduling.sequence import TokenSequence
-from aligner_proxy.engine.server import app
 from aligner_proxy.errors import CorrectionError, EngineOverloaded
 from aligner_proxy.observability import logs
 from aligner_proxy.text.structure import split
@@ -397,4 +396,4 @@ async def test_a_rogue_engine_costs_a_correction_and_no_more(attack: Attack, tmp
         with pytest.raises(CorrectionError) as failed:
             await engine.align(tiny.request())
         assert "fool" not in str(failed.value)
-    assert http._MAX_BYTES > app.MAX_BODY_BYTES
+    assert http._MAX_BYTES > wire.MAX_BODY_BYTES

@@ -17,8 +17,7 @@ from aligner_proxy.engine.taught_head import (
     MAX_HEAD_BYTES,
     MAX_SHIPPED_HEAD_BYTES,
     Adjustment,
-    AnswerEvidence,
-    QuestionEvidence,
+    FurtherNet,
     TaughtHead,
     count_numbers,
     pack,
@@ -35,14 +34,14 @@ HALF = st.floats(-LARGEST_HALF, LARGEST_HALF, width=16)
 
 
 ADJUSTMENTS = st.builds(Adjustment, st.floats(min_value=0.1, max_value=1e6), FINITE, FINITE, hidden=st.integers(0, 3))
-EVIDENCES = st.builds(AnswerEvidence, FINITE, hidden=st.integers(0, 3))
-QUESTIONS = st.builds(QuestionEvidence, FINITE, hidden=st.integers(0, 3))
+EVIDENCES = st.builds(FurtherNet, FINITE, hidden=st.integers(0, 3))
+QUESTIONS = st.builds(FurtherNet, FINITE, hidden=st.integers(0, 3))
 
 
 @st.composite
 def _numbers(
     draw: st.DrawFn,
-) -> tuple[bytes, int, Adjustment | None, AnswerEvidence | None, QuestionEvidence | None]:
+) -> tuple[bytes, int, Adjustment | None, FurtherNet | None, FurtherNet | None]:
     """The numbers of a head, how many hidden units it has, its adjustment, its evidence, and that of questions."""
     hidden = draw(st.integers(0, 3))
     adjustment = draw(st.none() | ADJUSTMENTS)
@@ -89,8 +88,8 @@ def test_a_head_comes_back_from_its_bytes(taught: TaughtHead) -> None:
         {"hidden": 3},
         {"floor": 0.0},
         {"adjustment": Adjustment(2.0, 0.5, 1.0, hidden=1)},
-        {"evidence": AnswerEvidence(0.5, hidden=1)},
-        {"evidence": AnswerEvidence(0.5), "question": QuestionEvidence(0.5, hidden=1)},
+        {"evidence": FurtherNet(0.5, hidden=1)},
+        {"evidence": FurtherNet(0.5), "question": FurtherNet(0.5, hidden=1)},
     ],
 )
 def test_whatever_a_head_says_is_in_its_hash(other: dict[str, object]) -> None:
@@ -201,12 +200,12 @@ GOOD = head(seed=1).to_bytes()
         (_with(evidence=EVIDENCE | {"bias": 0}), "first line"),
         (_with(evidence=EVIDENCE | {"hidden": -1}), "first line"),
         (_with(evidence=EVIDENCE | {"hidden": True}), "first line"),
-        (head(evidence=AnswerEvidence(float("inf"))).to_bytes(), "not finite"),
+        (head(evidence=FurtherNet(float("inf"))).to_bytes(), "not finite"),
         (_with(question=EVIDENCE), "first line"),
         (_with(evidence=EVIDENCE, question=EVIDENCE), "another width"),
         (_with(evidence=EVIDENCE, question={}), "first line"),
         (
-            head(evidence=AnswerEvidence(0.0), question=QuestionEvidence(float("nan"))).to_bytes(),
+            head(evidence=FurtherNet(0.0), question=FurtherNet(float("nan"))).to_bytes(),
             "not finite",
         ),
         (_with(bias=float("nan")), "not finite"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import struct
 
-from aligner_proxy.engine.taught_head import Adjustment, AnswerEvidence, QuestionEvidence, TaughtHead, count_numbers
+from aligner_proxy.engine.taught_head import Adjustment, FurtherNet, TaughtHead, count_numbers
 
 WIDTH = 192
 """Numbers in a row of the tiny model's detector head: three layers of 64."""
@@ -25,8 +25,8 @@ def head(
     hidden: int = 0,
     floor: float | None = None,
     adjustment: Adjustment | None = None,
-    evidence: AnswerEvidence | None = None,
-    question: QuestionEvidence | None = None,
+    evidence: FurtherNet | None = None,
+    question: FurtherNet | None = None,
 ) -> TaughtHead:
     """A head; without a seed all its numbers are zero."""
     rng = random.Random(seed)

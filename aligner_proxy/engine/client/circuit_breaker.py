@@ -72,10 +72,7 @@ Ask = Callable[[AlignRequest], Coroutine[Any, Any, Correction]]
 
 @dataclass(slots=True)
 class Circuit:
-    """State machine of an engine's health, independent of engine and clock; `now` is the time of a monotonic clock.
-
-    `Breaker` has one for its engine, `Replicas` has one for each of its engines.
-    """
+    """State machine of an engine's health, independent of engine and clock; `now` is the time of a monotonic clock."""
 
     longest_pause_s: float = LONGEST_PAUSE_S
     state: State = State.CLOSED

@@ -49,6 +49,8 @@ _HINTS_BY_STATUS = {
 }
 _INFO_S = 5.0
 """Seconds that a server may take to describe its model."""
+INFO_TTL_S = 30.0
+"""Seconds for which such a description is used."""
 
 
 def request_body(request: CompletionRequest, model: str | None, *, predicts: bool) -> dict[str, Any]:
@@ -213,7 +215,7 @@ class CompletionsClient:
     """Client of one server; satisfies `Completer`.
     `base` is the address, which ends with /v1. A `model` of None means the only model that is served. `predicts` says
     whether the server accepts the field `prediction`. A request waits at most `wait_s` seconds for a server that is not
-    ready. The server's description is cached for `info_ttl_s` seconds.
+    ready.
     """
 
     def __init__(
@@ -224,21 +226,19 @@ class CompletionsClient:
         key: str | None = None,
         predicts: bool = False,
         wait_s: float = 5.0,
-        info_ttl_s: float = 30.0,
     ) -> None:
         self._base = base.rstrip("/")
         self._model = model
         self._predicts = predicts
         self._headers = {"authorization": f"Bearer {key}"} if key else {}
         self._wait_s = wait_s
-        self._info_ttl_s = info_ttl_s
         self._connections = Connections()
         self._served_model: ServedModel | None = None  # the cached description
         self._described_at = 0.0  # when the description came, in monotonic seconds
 
     async def describe_model(self) -> ServedModel:
-        """Describe the model served; asks the server again after `info_ttl_s` and after a lost connection."""
-        if self._served_model and time.monotonic() - self._described_at < self._info_ttl_s:
+        """Describe the model served; asks the server again after `INFO_TTL_S` and after a lost connection."""
+        if self._served_model and time.monotonic() - self._described_at < INFO_TTL_S:
             return self._served_model
         try:
             body = await retry(lambda _: self._send("GET", "/models", None), _INFO_S, self._wait_s)

@@ -45,6 +45,10 @@ _TimedRequest = AlignRequest | StatesRequest | RowsRequest | TokenLabelsRequest
 _INFO_ADAPTER = TypeAdapter(AlignerInfo)
 _INFO_S = 5.0
 """Seconds that an engine may take for requests that need no model, apart from the wait until it begins."""
+_INFO_TTL_S = 3.0
+"""Seconds for which an engine's description is used."""
+_MAX_IDLE_CONNECTIONS = 64
+"""Most idle connections to one server that stay open."""
 _MAX_BYTES = 32 << 20
 """Largest body of an engine's answer that is read."""
 CONNECT_S = 2.0
@@ -73,10 +77,9 @@ def _keep_alive_options() -> list[tuple[int, int, int]]:
 class Connections:
     """Pooled connections to one server; if another event loop uses this object, new connections are opened."""
 
-    def __init__(self, base_url: str = "", socket_path: str | None = None, *, max_idle: int = 64) -> None:
+    def __init__(self, base_url: str = "", socket_path: str | None = None) -> None:
         self._base_url = base_url
         self._socket_path = socket_path  # of a unix socket; None for a TCP port
-        self._max_idle = max_idle  # most idle connections that stay open
         self._client: httpx.AsyncClient | None = None  # None before the first use, and when closed
         self._loop: asyncio.AbstractEventLoop | None = None  # the event loop of `_client`
         self._ending_tasks: set[asyncio.Task[None]] = set()  # each ends an abandoned request
@@ -88,7 +91,7 @@ class Connections:
         if self._client is None or self._loop is not loop:
             # Connections are not limited: the engine decides which requests wait or are refused, because it sees all
             # tenants of all workers. A limit here would be a queue that ignores the tenants' shares.
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=self._max_idle)
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=_MAX_IDLE_CONNECTIONS)
             # the other side of a unix socket is on this host, so it cannot disappear unnoticed
             options = None if self._socket_path else _keep_alive_options()
             # a unix socket has no TLS, and reading all certificates takes a thirtieth of a second
@@ -206,33 +209,23 @@ class PendingRequest:
 
 class HttpEngine:
     """An engine at an address: "unix:/path/to/socket" or "http(s)://host:port".
-    `wait_s` limits how long a request waits for an engine that is down, loading or full. `info_ttl_s` is how long
-    the engine's description is cached, and `pool` how many idle connections stay open. `head_source` returns the taught
-    heads that the engine lacks.
+    `wait_s` limits how long a request waits for an engine that is down, loading or full. `head_source` returns the
+    taught heads that the engine lacks.
     """
 
-    def __init__(
-        self,
-        address: str,
-        *,
-        wait_s: float = 5.0,
-        info_ttl_s: float = 3.0,
-        pool: int = 64,
-        head_source: HeadSource | None = None,
-    ) -> None:
+    def __init__(self, address: str, *, wait_s: float = 5.0, head_source: HeadSource | None = None) -> None:
         self.address = address
         self.heads = HeadSupply(head_source, self.put_head)
         base_url, socket_path = _parse_address(address)
-        self._connections = Connections(base_url, socket_path, max_idle=pool)
+        self._connections = Connections(base_url, socket_path)
         self._wait_s = wait_s
-        self._info_ttl_s = info_ttl_s
         self._cached_info: AlignerInfo | None = None  # the engine's description
         self._described_at = 0.0  # when the description came, in monotonic seconds
         self._closing_tasks: set[asyncio.Task[None]] = set()  # each closes a session on the engine
 
     async def info(self) -> AlignerInfo:
-        """Describe the aligner served; asks the engine again after `info_ttl_s` and after a lost connection."""
-        if self._cached_info and time.monotonic() - self._described_at < self._info_ttl_s:
+        """Describe the aligner served; asks the engine again after `_INFO_TTL_S` and after a lost connection."""
+        if self._cached_info and time.monotonic() - self._described_at < _INFO_TTL_S:
             return self._cached_info
         # the deadline must not end before the wait for an engine that is loading
         content = await self._send_with_retries("GET", "/info", None, max(_INFO_S, self._wait_s))

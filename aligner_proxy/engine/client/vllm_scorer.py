@@ -25,7 +25,7 @@ from aligner_proxy.engine.api import (
     RowsRequest,
     RowsResponse,
 )
-from aligner_proxy.engine.client.completions import LooseModel, make_connection_error, parse_refusal
+from aligner_proxy.engine.client.completions import INFO_TTL_S, LooseModel, make_connection_error, parse_refusal
 from aligner_proxy.engine.client.http import Connections
 from aligner_proxy.engine.client.retry import retry
 from aligner_proxy.engine.taught_head import TaughtHead
@@ -35,8 +35,6 @@ from aligner_proxy.types import Correction
 SCHEME = "vllm://"
 _INFO_S = 5.0
 """Seconds that a server may take to describe its aligner."""
-_INFO_TTL_S = 30.0
-"""Seconds for which the description is used after it came, or after a verdict of the same aligner."""
 _MAX_HEADS = 4096
 """Most taught heads in memory; if there are more, the heads that were stored first are dropped."""
 
@@ -74,7 +72,7 @@ class VllmScorer:
         Concurrent callers share one request. The server is asked again only if no verdict has come for a while,
         because in vLLM this request queues behind prompts.
         """
-        if self._cached_info and time.monotonic() - self._confirmed_at < _INFO_TTL_S:
+        if self._cached_info and time.monotonic() - self._confirmed_at < INFO_TTL_S:
             return self._cached_info
         if self._info_task is None or self._info_task.done():
             self._info_task = asyncio.create_task(self._fetch_info())

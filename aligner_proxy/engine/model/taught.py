@@ -92,9 +92,9 @@ class LoadedHead:
     """Lowest general score that counts, in nats; lower ones are raised to it."""
     adjustment: LoadedAdjustment | None
     evidence: LoadedNet | None
-    """The net that computes what each row says of the answer as a whole; see `AnswerEvidence`."""
+    """The net that computes what each row says of the answer as a whole."""
     question: LoadedNet | None = None
-    """The net that computes what the question asks for, from its row; see `QuestionEvidence`."""
+    """The net that computes what the question asks for, from its row."""
 
     @classmethod
     def from_head(cls, head: TaughtHead, device: torch.device) -> LoadedHead:

@@ -39,10 +39,6 @@ _ANYBODY = Owner()
 """The owner of prompts that name none."""
 
 
-class NoRoom(Exception):
-    """No block is free: a job has to wait, or another job has to free its blocks."""
-
-
 class BlockPool:
     """Tracks which blocks, from 0 to `count` - 1, sequences hold, and which are published, so that prompts that begin
     alike can share them. The cache memory itself is in `KVStore`."""
@@ -61,9 +57,7 @@ class BlockPool:
         self._new_nodes = itertools.count(1)
 
     def take(self) -> int:
-        """Take a free block for new content, and return its number; raises `NoRoom` if no block is free."""
-        if not self._free_blocks:
-            raise NoRoom
+        """Take a free block for new content, and return its number; there must be one (`count_free`)."""
         block, _ = self._free_blocks.popitem(last=False)  # the keys are the blocks
         self._forget(block)
         self._holder_counts[block] = 1

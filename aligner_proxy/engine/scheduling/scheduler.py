@@ -6,10 +6,8 @@ with the shortest job.
 
 Prompts may slow decoding jobs only up to a limit; if time were shared evenly, all jobs of a full engine would be late
 together. If the step serves a tenant that was given fewer tokens than others (is "poorer"), prompts of the others may
-slow its jobs hardly at all. A tenant with long answers leaves most of the time to a tenant with little work
-(shares.py). A job that cannot be ready in time is not started; a request's time is estimated from recent requests,
-above all slow ones. When blocks run out, the job admitted last frees its blocks and starts again later; the text it has
-written is not lost.
+slow its jobs hardly at all. A job that cannot be ready in time is not started. When blocks run out, the job admitted
+last frees its blocks and starts again later; the text it has written is not lost.
 
 An answer that is only read ahead, while its upstream writes it, gets tokens that cost other jobs next to nothing. In a
 step with other work, these are as many as hardly lengthen the step; otherwise a chunk so short that a new job can wait
@@ -66,10 +64,7 @@ Finish = Callable[[Any], None]
 
 @dataclass(slots=True)
 class ServiceTime:
-    """Estimate of a request's time from its first fed token to its end; slow requests weigh more.
-
-    With an estimate of 2 s, a request of 4 s moves it to 3 s, and one of 1 s to 1.95 s.
-    """
+    """Estimate of a request's time from its first fed token to its end; slow requests weigh more."""
 
     stay_s: float = 0.0
     """The estimate, in seconds; 0 before any request has ended."""
@@ -159,10 +154,7 @@ class Job:
 # not frozen, for the same reason as `Ask`
 @dataclass(slots=True)
 class Feed:
-    """Tokens `start` to `stop` (excluded) of a job's sequence go through the model in this step.
-
-    A prompt of 700 tokens may be fed as `Feed(job, 0, 512)` and `Feed(job, 512, 700)`.
-    """
+    """Tokens `start` to `stop` (excluded) of a job's sequence go through the model in this step."""
 
     job: Job
     start: int
@@ -252,7 +244,7 @@ class Scheduler:
         """Feed the jobs of tenants whose long work yields to short requests; `queues` has these jobs by tenant.
 
         If other work is in the step, these jobs get only the tokens that they are owed. Otherwise they get a short
-        step, because a short request may come at any moment. Their tokens are subtracted from what they are owed.
+        step, because a short request may come at any moment.
         """
         fed_tokens = sum(feed.stop - feed.start for feed in feeds)
         if fed_tokens:
@@ -362,10 +354,7 @@ class Scheduler:
         return True
 
     def drop(self, job: Job, result: Any) -> None:
-        """Remove a job that ended or is given up: free its blocks, count it, and call its `finish` with `result`.
-
-        `result` is the result of the job's work, or the `CorrectionError` that ended it.
-        """
+        """Remove a job that ended or is given up: free its blocks, count it, and call its `finish` with `result`."""
         if job in self.running:
             self.running.remove(job)
         else:
@@ -465,10 +454,7 @@ class Scheduler:
         return stop - sequence.computed
 
     def _count_room(self, fed_tokens: int, decoding_tokens: int) -> int:
-        """Number of tokens that the step can still take; it has `fed_tokens` already.
-
-        `decoding_tokens` of these belong to decoding jobs, which the other tokens may slow down only up to a limit.
-        """
+        """Number of tokens that the step can still take; it has `fed_tokens`, `decoding_tokens` of decoding jobs."""
         step_tokens = self.budget
         if decoding_tokens:
             prompt_tokens = self.costs.count_further_tokens(decoding_tokens, _MAX_SLOWDOWN_BY_PROMPTS, self.budget)
@@ -525,8 +511,7 @@ class Scheduler:
         return max(0, needed_count - len(sequence.blocks))
 
     def _find_latest_unfed(self, feeds: list[Feed], job: Job) -> Job | None:
-        """The job that has to free its blocks for `job` if no donor was found: the latest of those that began to run
-        after `job` and are not fed in this step.
+        """The latest job that began to run after `job` and is not fed in this step; it frees its blocks for `job`.
 
         None if there is no such job, or if `job` is only read ahead, so that it must not take blocks from such jobs.
         """

@@ -60,9 +60,8 @@ class Ask:
 
 
 Score = tuple[float, int]
-"""The log-odds that a segment violates the objective that it violates most, and this objective's index: `(1.5, 0)`.
-
-A plain tuple, because every step makes many."""
+"""The log-odds that a segment violates the objective that it violates most, and this objective's index. A plain tuple,
+because every step makes many."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Shares of the model's time by tenant: the tenant that was given fewest tokens so far is served next. No torch.
 
-Tokens are counted by tenant. A tenant that comes back after a pause gets a small credit over tenants that had work all
+A tenant that comes back after a pause gets a small credit over tenants that had work all
 the time, so that its few short requests do not wait behind another tenant's long queue. The credit is limited, so that
 other tenants do not wait long either.
 

@@ -44,6 +44,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from aligner_proxy import connections
 from aligner_proxy.concurrency import cancel_when_gone, join_chunks, wait_until_closed
 from aligner_proxy.connections import ConnectionLimits
+from aligner_proxy.engine import wire
 from aligner_proxy.engine.api import (
     AlignRequest,
     AlignResponse,
@@ -77,21 +78,6 @@ from aligner_proxy.engine.scheduling import metrics
 from aligner_proxy.engine.scheduling.metrics import write_metrics
 from aligner_proxy.engine.server.sessions import EngineSessions
 from aligner_proxy.engine.taught_head import MAX_HEAD_BYTES
-from aligner_proxy.engine.wire import (
-    BAD_REQUEST,
-    JUDGED,
-    MAX_BODY_BYTES,
-    REFUSED,
-    STATES,
-    VERDICTS,
-    ErrorBody,
-    ErrorResponse,
-    KnownVerdicts,
-    SessionOpened,
-    TextChunk,
-    WireVersionCheck,
-    make_error_response,
-)
 from aligner_proxy.errors import AnswerTooLong, ClientGone, CorrectionError, EngineUnavailable, HeadRefused
 from aligner_proxy.observability import tracing
 from aligner_proxy.types import Correction
@@ -191,7 +177,7 @@ def create_app(engine: Engine) -> Starlette:
             *make_health_routes(engine),
             Route("/info", info),
             _route_work("/v1/corrections", AlignRequest, engine.align),
-            _route_work("/v1/states", StatesRequest, partial(text_states, engine), STATES.dump_python),
+            _route_work("/v1/states", StatesRequest, partial(text_states, engine), wire.STATES.dump_python),
             _route_work(
                 "/v1/rows",
                 RowsRequest,
@@ -214,7 +200,7 @@ def create_app(engine: Engine) -> Starlette:
             ValidationError: _reply_with_faults,
             ClientDisconnect: _answer_gone_client,
         },
-        middleware=[Middleware(WireVersionCheck), Middleware(RequestTracing)],
+        middleware=[Middleware(wire.WireVersionCheck), Middleware(RequestTracing)],
     )
 
 
@@ -303,19 +289,19 @@ def _session_routes(sessions: EngineSessions) -> list[Route]:
         name = await sessions.open(body)
         if await request.is_disconnected():
             await sessions.close(name)  # the client will never receive the name
-        return JSONResponse(SessionOpened(reading=name).model_dump())
+        return JSONResponse(wire.SessionOpened(reading=name).model_dump())
 
     async def feed(request: Request) -> Response:
         """Add text and answer with the verdicts that the client does not have yet."""
-        chunk = TextChunk.model_validate_json(await _read_body(request))
+        chunk = wire.TextChunk.model_validate_json(await _read_body(request))
         verdicts = await sessions.feed(request.path_params["name"], chunk.text, text_ended=chunk.ended)
-        return Response(VERDICTS.dump_json(verdicts[chunk.known :]), media_type="application/json")
+        return Response(wire.VERDICTS.dump_json(verdicts[chunk.known :]), media_type="application/json")
 
     async def wait_for_verdicts(request: Request) -> Response:
         name = request.path_params["name"]
-        known_verdicts = KnownVerdicts.model_validate_json(await _read_body(request))
+        known_verdicts = wire.KnownVerdicts.model_validate_json(await _read_body(request))
         work = sessions.wait_for_verdicts(name, known_verdicts.known, known_verdicts.received)
-        return await _run_unless_client_leaves(request, "judged", work, JUDGED.dump_python)
+        return await _run_unless_client_leaves(request, "judged", work, wire.JUDGED.dump_python)
 
     async def replace(request: Request) -> Response:
         name = request.path_params["name"]
@@ -393,7 +379,7 @@ def serve(
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, lambda *_: None)
     # higher than the limit of `_read_body`, which answers with an error that the client understands
-    limits = replace(limits or ConnectionLimits(), body_bytes=2 * MAX_BODY_BYTES)
+    limits = replace(limits or ConnectionLimits(), body_bytes=2 * wire.MAX_BODY_BYTES)
     asyncio.run(_serve(engine, listener, grace_s, limits))
 
 
@@ -443,9 +429,9 @@ async def _close_after_grace(engine: Startable, server: uvicorn.Server, grace_s:
 
 
 async def _read_body(request: Request) -> bytes:
-    """Return the whole body; raises `AnswerTooLong` as soon as more than `MAX_BODY_BYTES` have come."""
-    too_long = AnswerTooLong(f"a request may have {MAX_BODY_BYTES} bytes")
-    return await join_chunks(request.stream(), MAX_BODY_BYTES, too_long)
+    """Return the whole body; raises `AnswerTooLong` as soon as more than `wire.MAX_BODY_BYTES` have come."""
+    too_long = AnswerTooLong(f"a request may have {wire.MAX_BODY_BYTES} bytes")
+    return await join_chunks(request.stream(), wire.MAX_BODY_BYTES, too_long)
 
 
 async def _run_unless_client_leaves(
@@ -468,7 +454,7 @@ async def _reply_with_error(_: Request, error: Exception) -> Response:
     """Answer with the status, body and headers of one of our errors."""
     if not isinstance(error, CorrectionError):
         raise error
-    return make_error_response(error)
+    return wire.make_error_response(error)
 
 
 async def _answer_gone_client(_: Request, _error: Exception) -> Response:
@@ -485,12 +471,12 @@ async def _reply_with_faults(_: Request, error: Exception) -> Response:
     for detail in details:
         field_path = ".".join(map(str, detail["loc"]))
         faults.append(f"{field_path or 'body'}: {detail['msg']}")
-    return _refuse("; ".join(faults), REFUSED)
+    return _refuse("; ".join(faults), wire.REFUSED)
 
 
 def _refuse(message: str, status: int) -> JSONResponse:
     """The response to a request that cannot be served as it is; `message` says why."""
-    body = ErrorResponse(error=ErrorBody(type=BAD_REQUEST, message=message))
+    body = wire.ErrorResponse(error=wire.ErrorBody(type=wire.BAD_REQUEST, message=message))
     return JSONResponse(body.model_dump(), status)
 
 

@@ -21,11 +21,10 @@ IDLE_S = 120.0
 
 @dataclass(slots=True)
 class _OpenSession:
-    """An open session, and when it was last used."""
+    """An open session, and when it was last used, in monotonic seconds."""
 
     session: Session
     used_at: float
-    """Monotonic time, in seconds, of the last request for the session."""
 
 
 class EngineSessions:

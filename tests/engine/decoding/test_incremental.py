@@ -24,7 +24,7 @@ from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.loop import Loop, correct_alone
 from aligner_proxy.engine.scheduling.scheduler import Job, JobClient
 from aligner_proxy.engine.scheduling.sequence import TokenSequence
-from aligner_proxy.engine.taught_head import AnswerEvidence
+from aligner_proxy.engine.taught_head import FurtherNet
 from aligner_proxy.errors import EngineFault, EngineUnavailable
 from aligner_proxy.text import structure
 from aligner_proxy.types import Correction, Verify, score_whole_answer
@@ -119,7 +119,7 @@ def test_verdicts_on_the_way_say_of_the_answer_what_the_whole_says(seed: int) ->
     rng = random.Random(seed)
     answer = "".join(rng.choices(PIECES, k=12))
     made = small(seed % 3)
-    kept = made.store_head(head(aligner=f"hash{seed % 3}", seed=seed, evidence=AnswerEvidence(0.5, hidden=2)))
+    kept = made.store_head(head(aligner=f"hash{seed % 3}", seed=seed, evidence=FurtherNet(0.5, hidden=2)))
     expected = correct_alone(made, tiny.request(answer, heads=(kept,)))
     done, _, told = read_in(made, cut(rng, answer), heads=(kept,))
     whole = score_whole_answer(expected.segments)

@@ -22,7 +22,7 @@ from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.model.teaching_space import TeachingSpace
 from aligner_proxy.engine.scheduling.scheduler import Job
 from aligner_proxy.engine.scheduling.sequence import TokenSequence
-from aligner_proxy.engine.taught_head import AnswerEvidence
+from aligner_proxy.engine.taught_head import FurtherNet
 from aligner_proxy.errors import AnswerTooLong, CorrectionError, HeadRefused, HeadsUnavailable, UnknownHead
 from aligner_proxy.text import structure
 from aligner_proxy.types import Correction, Turn, Verify, score_whole_answer
@@ -160,7 +160,7 @@ def test_the_score_of_a_head_is_that_of_the_rows_it_is_taught_on(answer: str) ->
 def test_the_score_of_an_answer_is_the_mean_of_what_its_segments_say(answer: str) -> None:
     """However it is judged: what is flagged is read again, but says the same of the answer; also in parts."""
     loaded = replace(aligner(), info=replace(aligner().info, window=SMALL))
-    telling = head(seed=11, evidence=AnswerEvidence(0.5))
+    telling = head(seed=11, evidence=FurtherNet(0.5))
     net = torch.tensor(weights(telling)[WIDTH:])
     expected = [0.5 + float(row @ net) for row in numbers(read_rows(loaded, answer))]
     kept = loaded.store_head(telling)
@@ -175,7 +175,7 @@ def test_the_score_of_an_answer_is_the_mean_of_what_its_segments_say(answer: str
 def test_the_end_of_an_answer_says_nothing_of_the_whole() -> None:
     """It is judged by what is missing, and not counted in the mean; also where the answer was read as it grew."""
     loaded = replace(aligner(), info=replace(aligner().info, ends=True))
-    heads = second(loaded, seed=11, evidence=AnswerEvidence(0.5))
+    heads = second(loaded, seed=11, evidence=FurtherNet(0.5))
     shut = correct_alone(loaded, request_with(heads=heads, caution=1e9, open_ended=False))
     whole = score_whole_answer(shut.segments)
     request = request_with(heads=heads, caution=1e9)
@@ -196,9 +196,7 @@ def test_without_evidence_an_answer_has_no_score_of_its_own() -> None:
 
 def test_evidence_changes_neither_scores_nor_text() -> None:
     silent = head(prior=0.5, bias=0.25, seed=5)
-    telling = replace(
-        silent, weight=silent.weight + head(seed=6, hidden=2).weight, evidence=AnswerEvidence(3.0, hidden=2)
-    )
+    telling = replace(silent, weight=silent.weight + head(seed=6, hidden=2).weight, evidence=FurtherNet(3.0, hidden=2))
     for caution in (-0.3, 0.0, 1e9):
         loaded, other = aligner(), aligner()
         plain = correct_alone(loaded, request_with(caution=caution, heads=("", loaded.store_head(silent), "")))
@@ -313,7 +311,7 @@ def test_scores_are_the_same_alone_in_company_in_chunks_and_while_the_answer_is_
     requests = []
     for number in range(4):
         answer = " ".join(rng.choices(tiny.CORPUS, k=rng.randrange(1, 9)))
-        about: Any = {"prior": rng.random(), "bias": 0.5, "evidence": AnswerEvidence(-0.5, hidden=2)}
+        about: Any = {"prior": rng.random(), "bias": 0.5, "evidence": FurtherNet(-0.5, hidden=2)}
         kept = loaded.store_head(head(aligner=f"hash{seed % 3}", seed=rng.randrange(99), **about))
         heads = rng.choice((("", kept, ""), ("", kept, ""), ()))
         caution = rng.choice((0.0, 1e9))

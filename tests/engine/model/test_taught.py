@@ -10,7 +10,7 @@ import torch
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.taught import LoadedHead, LoadedHeads, TaughtColumns, select_heads
 from aligner_proxy.engine.scheduling.sequence import Spans
-from aligner_proxy.engine.taught_head import Adjustment, AnswerEvidence, QuestionEvidence, count_numbers
+from aligner_proxy.engine.taught_head import Adjustment, FurtherNet, count_numbers
 from aligner_proxy.errors import HeadRefused, UnknownHead
 from tests.support.taught import OBJECTIVE, WIDTH, head, weights
 
@@ -185,7 +185,7 @@ def test_a_row_has_as_many_numbers_as_the_head_says(detector: DetectorHead, stat
 def test_evidence_is_what_its_net_says_of_each_segment_and_changes_no_score(
     detector: DetectorHead, states: torch.Tensor, hidden: int, adjustment: Adjustment | None
 ) -> None:
-    telling = head(WISHES[1], seed=7, hidden=1, adjustment=adjustment, evidence=AnswerEvidence(0.25, hidden))
+    telling = head(WISHES[1], seed=7, hidden=1, adjustment=adjustment, evidence=FurtherNet(0.25, hidden))
     net_bytes = 2 * count_numbers(WIDTH, hidden)
     silent = replace(telling, weight=telling.weight[:-net_bytes], evidence=None)
     scores, evidence = detector.judge_with_evidence(states, WHERE, columns(telling, at=(1,)))
@@ -201,7 +201,7 @@ def test_evidence_is_what_its_net_says_of_each_segment_and_changes_no_score(
 def test_what_the_question_asks_for_stands_beside_what_the_segments_say(
     detector: DetectorHead, states: torch.Tensor
 ) -> None:
-    telling = head(WISHES[1], seed=7, evidence=AnswerEvidence(0.25), question=QuestionEvidence(-0.5, hidden=2))
+    telling = head(WISHES[1], seed=7, evidence=FurtherNet(0.25), question=FurtherNet(-0.5, hidden=2))
     asked = replace(WHERE, question=range(1, 5))
     scores, evidence = detector.judge_with_evidence(states, asked, columns(telling, at=(1,)))
     silent_scores, silent = detector.judge_with_evidence(states, WHERE, columns(telling, at=(1,)))
@@ -219,7 +219,7 @@ def test_what_the_question_asks_for_stands_beside_what_the_segments_say(
 def test_neither_inner_words_nor_the_end_of_an_answer_have_evidence(
     detector: DetectorHead, states: torch.Tensor
 ) -> None:
-    telling = columns(head(seed=7, evidence=AnswerEvidence(0.25)))
+    telling = columns(head(seed=7, evidence=FurtherNet(0.25)))
     _, evidence = detector.judge_with_evidence(states, WHERE, telling)
     expected = [(pytest.approx(one.nats, abs=1e-5), 0, 0.0) for one in evidence]
     assert len(expected) == 3
@@ -233,7 +233,7 @@ def test_neither_inner_words_nor_the_end_of_an_answer_have_evidence(
 
 
 def test_evidence_is_of_the_first_objective_whose_head_has_it() -> None:
-    telling = [head(wish, seed=at, evidence=AnswerEvidence(float(at))) for at, wish in enumerate(WISHES)]
+    telling = [head(wish, seed=at, evidence=FurtherNet(float(at))) for at, wish in enumerate(WISHES)]
     rows = torch.zeros(2, WIDTH)
     both = columns(telling[2], head(WISHES[0]), telling[1], at=(2, 0, 1))
     assert both.find_evidence(rows) == [(1.0, 1, 0.0), (1.0, 1, 0.0)]

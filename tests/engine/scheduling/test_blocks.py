@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from aligner_proxy.engine.scheduling.blocks import BlockPool, NoRoom, Owner
+from aligner_proxy.engine.scheduling.blocks import BlockPool, Owner
 from tests.support.sampling import examples
 
 SIZE = 4
@@ -59,13 +58,6 @@ def test_a_block_whose_forerunner_is_gone_is_never_found() -> None:
     pool.give_back(spare)
     filled(pool, [0, 1, 2, 3])
     assert len(pool.match(list(range(8)), 8)) == 1
-
-
-def test_an_empty_pool_says_so() -> None:
-    pool = BlockPool(1, SIZE)
-    pool.take()
-    with pytest.raises(NoRoom):
-        pool.take()
 
 
 def test_behind_what_all_share_nobody_finds_the_blocks_of_another_tenant() -> None:

@@ -162,7 +162,7 @@ async def test_a_bad_request_names_the_field_and_never_its_text(path: Path, body
 
 
 async def test_an_enormous_body_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(wire, "MAX_BODY_BYTES", 1000)
     async with serving(ScriptedEngine(), path), bare(path) as http:
         response = await http.post("/v1/corrections", content=b"x" * 5000)
         assert response.status_code == 413

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from aligner_proxy.engine.model.detector import DetectorHead
-from aligner_proxy.engine.taught_head import AnswerEvidence, TaughtHead, pack
+from aligner_proxy.engine.taught_head import FurtherNet, TaughtHead, pack
 from aligner_proxy.engine.weights.manifest import TAUGHT
 from models.data.labelled_replies import HARMLESS
 from models.data.preference_sets import GUARD_SETS, PreferenceError
@@ -147,7 +147,7 @@ def test_the_command_scores_every_set_by_the_head_for_harmless(
     assert [HarmScore(tmp_path).is_exempt(answer) for answer in answers] == [False, False, True]
     (tmp_path / "README.md").write_text("---\nlanguage: en\n---\n")
     assert [HarmScore(tmp_path).is_exempt(answer) for answer in answers] == [False, True, True]
-    evidence = TaughtHead(HARMLESS, "", 0.0, 2.0, bytes(4 * width), evidence=AnswerEvidence(0.5))
+    evidence = TaughtHead(HARMLESS, "", 0.0, 2.0, bytes(4 * width), evidence=FurtherNet(0.5))
     (tmp_path / TAUGHT).write_bytes(pack([evidence]))
     assert HarmScore(tmp_path).score_answer(torch.zeros(3, width)) == 0.5
     monkeypatch.setattr(HeadRowReader, "_write", None)  # nothing is read anew

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from aligner_proxy.engine.model.taught import LoadedHead, TaughtColumns
-from aligner_proxy.engine.taught_head import AnswerEvidence
+from aligner_proxy.engine.taught_head import FurtherNet
 from models.data import labelled_replies
 from models.data.labelled_replies import AGAINST, FINE, HARM, HARMLESS, UNKNOWN, LabelledReply
 from models.experiments import harm_adjustment
@@ -93,7 +93,7 @@ def test_the_mean_of_nets_is_one_net() -> None:
 def test_an_adjustment_leaves_the_evidence_of_the_head(net: AdjustmentNet) -> None:
     evidence_numbers = b"\x00\x3c" * WIDTH
     plain = head(HARMLESS, aligner="", prior=1.0)
-    before = replace(plain, weight=plain.weight + evidence_numbers, evidence=AnswerEvidence(0.5))
+    before = replace(plain, weight=plain.weight + evidence_numbers, evidence=FurtherNet(0.5))
     adjusted = net.adjust_head(before, OperatingPoint(0.5))
     assert adjusted.without_adjustment() == before
     assert adjusted.weight.endswith(evidence_numbers)

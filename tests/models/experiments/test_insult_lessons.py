@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aligner_proxy.engine.model.taught import LoadedHead
-from aligner_proxy.engine.taught_head import Adjustment, AnswerEvidence, TaughtHead
+from aligner_proxy.engine.taught_head import Adjustment, FurtherNet, TaughtHead
 from models.data.insults import SOURCE
 from models.data.labelled_replies import AGAINST, FINE, HARMLESS, UNKNOWN
 from models.experiments.insult_lessons import (
@@ -35,7 +35,7 @@ def make_head() -> TaughtHead:
         hidden=8,
         floor=-4.0,
         adjustment=adjustment,
-        evidence=AnswerEvidence(0.25, 2),
+        evidence=FurtherNet(0.25, 2),
     )
 
 

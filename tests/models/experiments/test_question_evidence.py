@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aligner_proxy.engine.model.taught import LoadedHead
-from aligner_proxy.engine.taught_head import AnswerEvidence, TaughtHead
+from aligner_proxy.engine.taught_head import FurtherNet, TaughtHead
 from models.data.harm_questions import AskedQuestion
 from models.experiments.question_evidence import (
     QuestionNet,
@@ -46,7 +46,7 @@ def test_questions_are_told_apart(net: QuestionNet) -> None:
 
 
 def test_a_head_gets_the_net_in_place_of_one_that_it_had(net: QuestionNet) -> None:
-    before = head(seed=1, evidence=AnswerEvidence(0.5, hidden=1))
+    before = head(seed=1, evidence=FurtherNet(0.5, hidden=1))
     changed = add_question(before, net)
     assert TaughtHead.from_bytes(changed.to_bytes()) == changed
     assert changed.without_question() == before
