@@ -57,16 +57,12 @@ class ExampleSentences:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A line from the general score in nats to the log-odds that a text violates its objective.
-
-    The log-odds are `slope * score + shift`; as a probability they are a logistic curve.
-    """
+    """A line from the general score in nats to the log-odds that a text violates its objective."""
 
     slope: float
     shift: float
 
     def log_odds(self, score: float) -> float:
-        """The log-odds at a score."""
         return self.slope * score + self.shift
 
 

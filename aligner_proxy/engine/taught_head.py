@@ -32,27 +32,21 @@ _NUMBER_BYTES = 2
 """Bytes of a number in the weights, a 16-bit float."""
 _HEAD_LENGTH = struct.Struct("<I")
 """Length of a head in a file of several: 32 bits, little-endian."""
-_EITHER = "either"
-_FLOOR = "floor"
-_HIDDEN = "hidden"
-_ADJUSTMENT = "adjustment"
 _ADJUSTMENT_NUMBERS = ("bound", "bias", "threshold")
-_EVIDENCE = "evidence"
-_QUESTION = "question"
 _FIELDS = {"taught_head": int, "objective": str, "aligner": str, "prior": float, "bias": float, "width": int}
 """The required fields of the header and their types."""
 _OPTIONAL_FIELDS = {
-    _EITHER: bool,
-    _FLOOR: float,
-    _HIDDEN: int,
-    _ADJUSTMENT: dict,
-    _EVIDENCE: dict,
-    _QUESTION: dict,
+    "either": bool,
+    "floor": float,
+    "hidden": int,
+    "adjustment": dict,
+    "evidence": dict,
+    "question": dict,
 }
 """Optional fields, left out if unused, so that the bytes (and hashes) of older heads stay the same."""
-_ADJUSTMENT_FIELDS = {**dict.fromkeys(_ADJUSTMENT_NUMBERS, float), _HIDDEN: int}
+_ADJUSTMENT_FIELDS = {**dict.fromkeys(_ADJUSTMENT_NUMBERS, float), "hidden": int}
 """The fields of the header's object `adjustment`, and their types."""
-_EVIDENCE_FIELDS = {"bias": float, _HIDDEN: int}
+_EVIDENCE_FIELDS = {"bias": float, "hidden": int}
 """The fields of the header's objects `evidence` and `question`, and their types."""
 
 
@@ -174,17 +168,17 @@ class TaughtHead:
             "width": self.width,
         }
         if self.either:
-            header[_EITHER] = True
+            header["either"] = True
         if self.hidden:
-            header[_HIDDEN] = self.hidden
+            header["hidden"] = self.hidden
         if self.floor is not None:
-            header[_FLOOR] = float(self.floor)
+            header["floor"] = float(self.floor)
         if self.adjustment is not None:
             numbers = {name: float(getattr(self.adjustment, name)) for name in _ADJUSTMENT_NUMBERS}
-            header[_ADJUSTMENT] = {**numbers, _HIDDEN: self.adjustment.hidden}
-        for name, net in ((_EVIDENCE, self.evidence), (_QUESTION, self.question)):
+            header["adjustment"] = {**numbers, "hidden": self.adjustment.hidden}
+        for name, net in (("evidence", self.evidence), ("question", self.question)):
             if net is not None:
-                header[name] = {"bias": float(net.bias), _HIDDEN: net.hidden}
+                header[name] = {"bias": float(net.bias), "hidden": net.hidden}
         return json.dumps(header, sort_keys=True).encode("ascii") + b"\n" + self.weight
 
     @classmethod
@@ -198,12 +192,12 @@ class TaughtHead:
             raise MalformedHead("no taught head: its first line is not the header of one")
         if header["taught_head"] != FORMAT:
             raise MalformedHead(f"a taught head of a format that is not {FORMAT}; teach it again with this version")
-        either = header.get(_EITHER, False)
-        hidden = header.get(_HIDDEN, 0)
-        floor = header.get(_FLOOR)
-        adjustment = Adjustment(**header[_ADJUSTMENT]) if _ADJUSTMENT in header else None
-        evidence = FurtherNet(**header[_EVIDENCE]) if _EVIDENCE in header else None
-        question = FurtherNet(**header[_QUESTION]) if _QUESTION in header else None
+        either = header.get("either", False)
+        hidden = header.get("hidden", 0)
+        floor = header.get("floor")
+        adjustment = Adjustment(**header["adjustment"]) if "adjustment" in header else None
+        evidence = FurtherNet(**header["evidence"]) if "evidence" in header else None
+        question = FurtherNet(**header["question"]) if "question" in header else None
         required_fields = (header["objective"], header["aligner"], header["prior"], header["bias"])
         head = cls(*required_fields, weight, either, hidden, floor, adjustment, evidence, question)
         count = sum(count_numbers(header["width"], hidden_count) for hidden_count in head.hidden_counts)
@@ -233,14 +227,14 @@ def _parse_header(line: bytes) -> dict[str, Any] | None:
         return None
     if not _has_fields(header, _FIELDS, _OPTIONAL_FIELDS):
         return None
-    adjustment = header.get(_ADJUSTMENT)
+    adjustment = header.get("adjustment")
     adjustment_fits = adjustment is None or (_has_fields(adjustment, _ADJUSTMENT_FIELDS) and adjustment["bound"] > 0)
-    evidence_nets = [header[name] for name in (_EVIDENCE, _QUESTION) if name in header]
+    evidence_nets = [header[name] for name in ("evidence", "question") if name in header]
     # the output for the question is added to that for the answer, so a head with `question` needs `evidence`
-    is_complete = _QUESTION not in header or _EVIDENCE in header
+    is_complete = "question" not in header or "evidence" in header
     evidence_fits = is_complete and all(_has_fields(net, _EVIDENCE_FIELDS) for net in evidence_nets)
     # optional fields are left out if they are false or 0, so a header must not contain these values
-    optional_fields_fit = header.get(_EITHER, True) and header.get(_HIDDEN, 1) > 0
+    optional_fields_fit = header.get("either", True) and header.get("hidden", 1) > 0
     return header if adjustment_fits and evidence_fits and optional_fields_fit else None
 
 
@@ -253,7 +247,7 @@ def _has_fields(value: Any, types: Mapping[str, type], optional: Mapping[str, ty
     if not isinstance(value, dict) or not types.keys() <= value.keys() <= field_types.keys():
         return False
     # `isinstance` would let true and false through as whole numbers
-    return all(type(field) is field_types[name] for name, field in value.items()) and value.get(_HIDDEN, 0) >= 0
+    return all(type(field) is field_types[name] for name, field in value.items()) and value.get("hidden", 0) >= 0
 
 
 def pack(heads: Iterable[TaughtHead]) -> bytes:

@@ -156,7 +156,6 @@ class Breaker:
         self._probe_task: asyncio.Task[bool] | None = None  # the latest probe; its result: whether the engine answered
         self._reported_state = self.circuit.state  # the state that `note_state` was called with last
         note_state(self._reported_state)
-        self._error_watch = _ErrorWatch(self._note_error)
 
     async def info(self) -> AlignerInfo:
         """The engine's description; raises `BreakerOpen` while the circuit is open.
@@ -167,8 +166,10 @@ class Breaker:
         await self._wait_for_circuit()
         start = self._clock()
         try:
-            with self._error_watch:
-                return await self._engine.info()
+            return await self._engine.info()
+        except CorrectionError as error:
+            self._note_error(error)
+            raise
         except asyncio.CancelledError:
             # A client may have left, or a deadline may have passed. A wrong suspicion only costs one probe.
             if self._clock() - start >= _SLOW_INFO_S:
@@ -186,26 +187,23 @@ class Breaker:
         await self._wait_for_circuit()
         remaining_s = request.deadline_s - (self._clock() - start)
         # not through `watch_call`, which would be one more frame on the way of every correction
-        with self._error_watch:
+        try:
             correction = await ask(request.with_deadline(remaining_s))
+        except CorrectionError as error:
+            self._note_error(error)
+            raise
         self.circuit.note_answer()
         self._report_change()
         return correction
 
     async def read(self, request: AlignRequest) -> Session:
-        """Return a session that reads an answer ahead, or only corrects it at its end if the engine may not work.
-
-        Never sends a probe, because reading ahead is optional.
-        """
+        """Read an answer ahead, or, rather than send a probe, only correct it at its end if the engine may not work."""
         if self.circuit.state is not State.CLOSED or self.circuit.timeout_count >= THRESHOLD:
             return DeferredSession(self)
         return _GuardedSession(self, await self._engine.read(request))
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
-        """Return hidden states; raises `BreakerOpen` if the engine may not work.
-
-        Never sends a probe, because states are optional.
-        """
+        """Return hidden states; as they are optional, raises `BreakerOpen` rather than send a probe."""
         if self.circuit.state is not State.CLOSED or self.circuit.timeout_count >= THRESHOLD:
             raise BreakerOpen("the engine did not answer lately", self.circuit.pause_s)
         return await self.watch_call(text_states(self._engine, request))
@@ -219,12 +217,12 @@ class Breaker:
         return await self.watch_call(require_teachable(self._engine).rows(request))
 
     async def watch_call(self, call: Coroutine[Any, Any, _T]) -> _T:
-        """Return the result of `call`, and record in the circuit whether the engine answered.
-
-        The call is made in any state of the circuit, even while it is open.
-        """
-        with self._error_watch:
+        """Return the result of `call`, made in any state of the circuit, and record whether the engine answered."""
+        try:
             result = await call
+        except CorrectionError as error:
+            self._note_error(error)
+            raise
         self.circuit.note_answer()
         self._report_change()
         return result
@@ -270,14 +268,13 @@ class Breaker:
         self.circuit.end_probe(alive=alive, now=self._clock())
         self._report_change()
 
-    def _note_error(self, error: BaseException | None) -> None:
-        """Record in the circuit how a call failed, if it did; an error that a living engine reports is an answer."""
+    def _note_error(self, error: CorrectionError) -> None:
+        """Record in the circuit how a call failed; an error that a living engine reports is an answer."""
         if isinstance(error, EngineUnavailable | InvalidOutput | DeadlineExceeded):
             self.circuit.note_failure(self._clock(), late=isinstance(error, DeadlineExceeded))
-            self._report_change()
-        elif isinstance(error, CorrectionError):
+        else:
             self.circuit.note_answer()
-            self._report_change()
+        self._report_change()
 
     def _report_change(self) -> None:
         """Log the circuit's state and pass it to `note_state`, if it has changed."""
@@ -289,18 +286,6 @@ class Breaker:
         else:
             log.warning("circuit breaker %s", self._reported_state.value.replace("_", "-"))
         self._note_state(self._reported_state)
-
-
-class _ErrorWatch:
-    """Context manager that calls `note_error` with the error that ended its block, or None; usable again and again."""
-
-    def __init__(self, note_error: Callable[[BaseException | None], None]) -> None:
-        self._note_error = note_error
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        self._note_error(error)
 
 
 class _GuardedSession(ForwardingSession):

@@ -54,10 +54,7 @@ INFO_TTL_S = 30.0
 
 
 def request_body(request: CompletionRequest, model: str | None, *, predicts: bool) -> dict[str, Any]:
-    """Build the JSON body of a request for greedy decoding; fields that a server may not know are left out.
-
-    `predicts` says whether the server accepts the field `prediction`.
-    """
+    """The JSON body of a request for greedy decoding; `predicts` says whether the server accepts `prediction`."""
     body: dict[str, Any] = {"prompt": request.prompt, "max_tokens": request.max_tokens, "temperature": 0}
     if model:
         body["model"] = model

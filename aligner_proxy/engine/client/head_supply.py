@@ -87,10 +87,7 @@ class HeadSupply:
         return self._count_untaught(correction, request, sent_request)
 
     def _count_untaught(self, correction: Correction, request: AlignRequest, sent_request: AlignRequest) -> Correction:
-        """Return the correction with `untaught` set: the number of heads of `request` that `sent_request` lacks.
-
-        Also counts these heads in a metric, and logs the first at most once in `_LOG_S` seconds.
-        """
+        """Set the correction's `untaught` to the number of heads that `sent_request` lacks; count and log them, too."""
         # if all heads were dropped, the tuple of the sent request is empty
         sent_heads = sent_request.heads or ("",) * len(request.heads)
         lacking_heads = [
@@ -111,10 +108,7 @@ class HeadSupply:
         return replace(correction, untaught=len(lacking_heads)) if lacking_heads else correction
 
     async def _upload(self, name: str, objective: str) -> str:
-        """Upload the head with the hash `name` to the engine; return why that failed, or "" if it succeeded.
-
-        The reasons are "missing", "damaged", "objective" (the head is for another objective), or the engine's reason.
-        """
+        """Upload the head with the hash `name` to the engine; return why that failed, or "" if it succeeded."""
         data = self._find_head(name) if self._find_head else None
         if data is None:
             return "missing"
@@ -125,7 +119,7 @@ class HeadSupply:
         if head.content_hash != name:
             return "damaged"
         if head.objective != objective:
-            return "objective"
+            return "objective"  # the head is for another one
         try:
             await self._put_head(data)
         except (HeadRefused, HeadsUnavailable) as error:

@@ -237,10 +237,7 @@ class HttpEngine:
 
     # no coroutine, so that no further frame is on the way of every correction
     def align(self, request: AlignRequest, path: str = "/v1/corrections") -> Coroutine[Any, Any, Correction]:
-        """Correct one answer within `request.deadline_s`, which includes waiting for the engine.
-
-        Uploads taught heads that the engine lacks, and asks again. A session passes its own `path`.
-        """
+        """Correct one answer, after uploading heads that the engine lacks; a session passes its own `path`."""
         if request.heads:
             return self.heads.correct(request, partial(self._correct, path))
         return self._correct(path, request)
@@ -309,7 +306,7 @@ class HttpEngine:
             del opening  # breaks a reference cycle: the error of `opening` refers to this frame and the session
 
     async def _correct(self, path: str, request: AlignRequest) -> Correction:
-        """Request a correction, for `HeadSupply`, which asks again after it has uploaded heads."""
+        """Request a correction within `request.deadline_s`, which includes waiting for the engine."""
         with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
             content = await self._send_with_retries("POST", path, request, request.deadline_s)
         with _NO_CORRECTION:
@@ -326,16 +323,13 @@ class HttpEngine:
             async with enforce_deadline(deadline_s):
                 return await self.send(method, path, _serialise_with_deadline(request, deadline_s))
         return await retry(
-            lambda left_s: self.send(method, path, _serialise_with_deadline(request, left_s)),
-            deadline_s,
-            self._wait_s,
+            lambda left_s: self.send(method, path, _serialise_with_deadline(request, left_s)), deadline_s, self._wait_s
         )
 
     async def send(self, method: str, path: str, content: bytes | None) -> bytes:
         """Send one HTTP request and return the response's body. Raises the error that the engine reports.
 
-        Raises `NotReady` if the engine has not begun the request, so that it may be sent again, and `EngineUnavailable`
-        if it may have begun it.
+        Raises `NotReady` if the engine has not begun the request, and `EngineUnavailable` if it may have begun it.
         """
         try:
             headers = _make_headers(method, content)
@@ -363,11 +357,8 @@ class HttpEngine:
         raise failure
 
     def _forget_engine(self) -> None:
-        """Note that the connection failed.
-
-        Drops the cached description, because another engine may answer next, and shows the engine as down in metrics.
-        """
-        self._cached_info = None
+        """Note that the connection failed, in metrics, too."""
+        self._cached_info = None  # another engine may answer next
         ENGINE_UP.set(0)
 
 

@@ -130,11 +130,7 @@ class HttpSession(Session):
         await self.feed("")  # starts the sender if it has nothing to do
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
-        """Ask the engine to wait for more than `known_count` verdicts, and return all verdicts.
-
-        None means that the engine has no verdicts before the answer is finished. Raises the error that broke the
-        session, or `SessionLost`.
-        """
+        """Ask the engine to wait for more than `known_count` verdicts, and return all verdicts."""
         known_verdicts = self._awaited_verdicts
         content = await self._post("judged", KnownVerdicts(known=known_count, received=len(known_verdicts)))
         with translate_parse_errors("the engine sent something that is no verdict"):
@@ -175,10 +171,7 @@ class HttpSession(Session):
             await self._stop()
 
     async def _post(self, action: str, body: BaseModel) -> bytes:
-        """Wait until the session is open, send a request about it, and return the response's body.
-
-        Raises `SessionLost`, or the error that broke the session.
-        """
+        """Send a request about the session once it is open. Raises `SessionLost`, or the error that broke it."""
         await self._opening_ended.wait()
         await self._time_slice.pause()
         if self._name is None or self._broken:

@@ -138,11 +138,7 @@ class Replicas:
     aligner; a warning is logged if they do not."""
 
     def __init__(
-        self,
-        engines: Sequence[tuple[str, Engine]],
-        *,
-        wait_s: float = 5.0,
-        clock: Callable[[], float] = time.monotonic,
+        self, engines: Sequence[tuple[str, Engine]], *, wait_s: float = 5.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.replicas = [Replica(name, engine) for name, engine in engines]
         self._wait_s = wait_s  # how long a request may wait until a replica begins it
@@ -178,8 +174,7 @@ class Replicas:
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
         return await self._try_replicas(
-            lambda replica, seconds: text_states(replica.engine, request.with_deadline(seconds)),
-            request.deadline_s,
+            lambda replica, seconds: text_states(replica.engine, request.with_deadline(seconds)), request.deadline_s
         )
 
     async def put_head(self, data: bytes) -> str:
@@ -228,10 +223,7 @@ class Replicas:
 
     @contextlib.asynccontextmanager
     async def use_replica(self, replica: Replica, excused: _Errors = ()) -> AsyncIterator[None]:
-        """Return a context manager for one request: counts it as load and records its end in the replica's health.
-
-        Errors that are `excused` do not change the health.
-        """
+        """Context manager of one request: counts it as load and its end, unless `excused`, in the replica's health."""
         probing = replica.is_due(self._clock())
         if probing:
             replica.circuit.begin_probe()
@@ -265,8 +257,7 @@ class Replicas:
         """Return the first result of `ask_replica`, which is called with a replica and the seconds that it may take.
 
         While all replicas are unreachable or full and time is left, all are tried again. `divided` says whether the
-        time is divided among the replicas, for requests that any engine can answer at once. Errors that are `excused`
-        do not count against the health of a replica.
+        time is divided among the replicas, for requests that any engine can answer at once.
         """
         ask_all = partial(self._ask_in_turn, ask_replica, divided=divided, excused=excused)
         return await retry(ask_all, deadline_s, self._wait_s)

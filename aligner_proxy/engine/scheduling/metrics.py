@@ -61,8 +61,7 @@ def read_last_refusal() -> float:
 
 @dataclass(slots=True)
 class Phases:
-    """Times at which one request reached its phases, in monotonic seconds: it waits ("queue"), its prompt is read
-    ("prefill"), and replacements are written ("generate"). Times of an answer that is read ahead count from its end.
+    """Times at which one request reached its phases, in monotonic seconds.
 
     Only the model's thread calls `note_read` and `note_forward`.
     """
@@ -142,10 +141,7 @@ ProcessCollector(registry=REGISTRY)
 
 
 def write_metrics(about: AlignerInfo | None = None, load: Load | None = None) -> bytes:
-    """All metrics in Prometheus' text format, with the aligner `about` and the load of the engine that serves it.
-
-    Both are None while the aligner is not loaded.
-    """
+    """All metrics in Prometheus' text format; without the aligner and its load while the aligner is not loaded."""
     return generate_latest(_Snapshot(about, load)) + generate_latest(REGISTRY)
 
 

@@ -128,16 +128,18 @@ class Job:
         return self.ask is not None and not self.ask.ids
 
     @property
+    def is_unwanted(self) -> bool:
+        """Whether no client waits for the job now."""
+        return self.parked or self.client.ahead
+
+    @property
     def first_choice(self) -> int:
         """The first position in the sequence after which the model chooses a token: the one before the draft."""
         draft_length = len(self.ask.draft) if self.ask else 0
         return len(self.sequence.ids) - draft_length - 1
 
     def advance(self, step: Step | None = None) -> Any:
-        """Run the work to its next ask and append the ask to the sequence; return the result if the work ends instead.
-
-        `step` is the result of the last ask; None for the first call. Returns None unless the work ends.
-        """
+        """Run the work, given the result of its last ask, to its next ask; return its result if it ends, else None."""
         try:
             self.ask = next(self.work) if step is None else self.work.send(step)
         except StopIteration as end:
@@ -168,8 +170,7 @@ class Feed:
 
 class Scheduler:
     """Decides which jobs have which tokens fed to the model in each step, and assigns KV-cache blocks to jobs. A
-    running job has blocks, and a slot if it is not parked; a waiting job has neither. A parked job waits for text that
-    the upstream still writes. While no client waits for a job yet (`ahead`), others may take its slot and blocks."""
+    running job has blocks, and a slot if it is not parked; a waiting job has neither."""
 
     def __init__(self, pool: BlockPool, *, budget: int = STEP_TOKENS, most: int = 32, costs: CostCurve = FLAT) -> None:
         self.pool = pool
@@ -283,10 +284,7 @@ class Scheduler:
         return given_tokens
 
     def _queue_jobs(self, feeds: list[Feed], *, ahead: bool) -> dict[str, deque[Job]]:
-        """Jobs with tokens to feed, by tenant: running jobs first, the shortest before others, then waiting jobs.
-
-        `ahead` says whether to return the jobs that are only read ahead, or the jobs that clients wait for.
-        """
+        """Jobs with tokens to feed, read ahead or not, by tenant: running jobs first, the shortest before others."""
         fed_ids = {id(feed.job) for feed in feeds}
         queues: dict[str, deque[Job]] = {}
         # in most steps all running jobs are fed already, so there is nothing to sort
@@ -302,8 +300,8 @@ class Scheduler:
         """
         if not self.waiting:
             return
-        active_jobs = [job for job in self.running if not _is_unwanted(job)]
-        awaited_jobs = [job for job in self.waiting if not _is_unwanted(job)]
+        active_jobs = [job for job in self.running if not job.is_unwanted]
+        awaited_jobs = [job for job in self.waiting if not job.is_unwanted]
         if len(active_jobs) < self.most or not awaited_jobs:
             return
         slot_counts = Counter(job.client.tenant for job in active_jobs)
@@ -411,10 +409,7 @@ class Scheduler:
         return sum(not job.parked and (ahead or not job.client.ahead) for job in self.running)
 
     def _admit(self, job: Job, feeds: list[Feed]) -> bool:
-        """Start a waiting job if there are blocks for all its tokens, and return whether it runs.
-
-        `_choose_donor` says which other jobs have to free their blocks for it.
-        """
+        """Start a waiting job if there are blocks for all its tokens, and return whether it runs."""
         self.waiting.remove(job)
         sequence = job.sequence
         # the token at the first choice position must be read now, so cached blocks may only hold tokens before it
@@ -531,7 +526,7 @@ class Scheduler:
         # jobs that are fed in this step keep their blocks
         kept_ids = {id(job), *(id(feed.job) for feed in feeds)}
         others = [other for other in self.running if other.sequence.blocks and id(other) not in kept_ids]
-        candidates = [other for other in others if _is_unwanted(other)]
+        candidates = [other for other in others if other.is_unwanted]
         if not candidates and not job.client.ahead and job.client.tenant not in self.long_work.yielding:
             candidates = [other for other in others if other.client.tenant in self.long_work.yielding]
         if not candidates:
@@ -571,8 +566,3 @@ class Scheduler:
         cache_tokens = self.pool.count * self.pool.size
         problem = f"{len(job.sequence.ids)} tokens do not fit the {cache_tokens} of the KV cache"
         self.drop(job, EngineFault(f"{problem}; see aligner.cache_tokens"))
-
-
-def _is_unwanted(job: Job) -> bool:
-    """Whether no client waits for the job now."""
-    return job.parked or job.client.ahead

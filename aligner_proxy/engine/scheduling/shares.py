@@ -1,8 +1,7 @@
 """Shares of the model's time by tenant: the tenant that was given fewest tokens so far is served next. No torch.
 
-A tenant that comes back after a pause gets a small credit over tenants that had work all
-the time, so that its few short requests do not wait behind another tenant's long queue. The credit is limited, so that
-other tenants do not wait long either.
+A tenant that comes back after a pause gets a small credit over tenants that had work all the time, so that its few
+short requests do not wait behind another tenant's long queue. The credit is limited, so that others do not wait long.
 
 With equal shares, a short request would still take twice as long next to another tenant's very long answers, which
 would hardly be ready sooner. So tenants with long work yield to tenants with little work, and meanwhile get only a part
@@ -62,9 +61,8 @@ class Shares:
 
 
 class LongWork:
-    """Decides which tenants' long work yields to tenants with little work, and how many tokens it gets meanwhile. A
-    part of the time of other work is owed to long work as a debt. All times are costs of forward passes, in the unit of
-    the cost curve. `budget` is the most tokens of a step."""
+    """Decides which tenants' long work yields to tenants with little work, and how many tokens it gets meanwhile. All
+    times are costs of forward passes, in the unit of the cost curve. `budget` is the most tokens of a step."""
 
     def __init__(self, costs: CostCurve, budget: int) -> None:
         self.yielding: frozenset[str] = frozenset()
@@ -94,8 +92,7 @@ class LongWork:
     def claim_tokens(self, fed_tokens: int) -> int:
         """Add a part of this step's time to the debt, and return how many tokens of long work to feed in the step.
 
-        `fed_tokens` is the number of other tokens in the step. The result is 0 until the debt pays for
-        `_MIN_CHUNK_TOKENS` tokens.
+        `fed_tokens` is the number of other tokens in the step.
         """
         cost = self._costs.estimate_cost(fed_tokens)
         full_step_cost = self._costs.estimate_cost(self._budget)

@@ -60,11 +60,8 @@ class EngineSessions:
     async def wait_for_verdicts(
         self, name: str, known_count: int, received: int = 0
     ) -> tuple[SegmentScore, ...] | None:
-        """Wait for more than `known_count` verdicts and return all verdicts but the first `received`.
-
-        None if the session has no verdicts before its end. Raises `SessionLost` for an unknown name, and closes the
-        session if the call is cancelled.
-        """
+        """Wait for more than `known_count` verdicts and return all but the first `received`; None if there are none
+        before the answer's end. Raises `SessionLost`, and closes the session if the call is cancelled."""
         session = self._touch_session(name)
         try:
             verdicts = await session.wait_for_verdicts(known_count)
