@@ -214,14 +214,12 @@ class RowsResponse(StrictModel):
 
 
 class TokenLabelsRequest(EngineRequest):
-    """A request for the labels that a token classifier gives to the tokens of an answer.
-
-    The classifier reads `question`, `context` (texts with which the answer has to agree) and `answer`.
-    """
+    """A request for the labels that a token classifier, which reads all texts, gives to the tokens of an answer."""
 
     model: str = Field(min_length=1, max_length=200)
     question: str
     context: tuple[str, ...] = ()
+    """Texts with which the answer has to agree."""
     answer: str = Field(min_length=1)
     ends: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """Where each segment of the answer ends, with the white space after it. Once a guard has found fault with a

@@ -1,11 +1,9 @@
 """Decisions: questions about a text, which the detector head answers with probabilities; LiteLLM has two request forms.
 
-Each question becomes an objective, and "yes" means that some sentence of the text goes against the objective. A
-question names an objective, writes an objective out ("Name: description"), or is a question in words, from which an
-objective is made. Criteria that are lists of sentences are examples, from which a head is made (example_heads.py). In a
-choice, each answer becomes an objective: it names or writes out one, or it is a label, which becomes an objective that
-forbids such texts. The answer is the objective that the text goes against most. Texts are never logged; errors contain
-only names of fields.
+Each question becomes an objective (`make_objective`), and "yes" means that some sentence of the text goes against it.
+In a choice, each answer becomes an objective (`make_options`); the one that the text goes against most is chosen.
+Criteria that are lists of sentences are examples, from which a head is made (example_heads.py). Texts are never logged;
+errors contain only names of fields.
 """
 
 from __future__ import annotations

@@ -67,10 +67,7 @@ class _Outbox:
         return bool(self._text) or (self._has_ended and not self._end_sent)
 
     def take(self, known_count: int) -> TextChunk:
-        """Return a chunk with all text that waits, and empty the outbox.
-
-        The engine answers the chunk with its verdicts, except the first `known_count`.
-        """
+        """Empty the outbox into a chunk, which the engine answers with its verdicts but the first `known_count`."""
         chunk = TextChunk(text=self._text, ended=self._has_ended, known=known_count)
         self._text = ""
         self._end_sent = self._has_ended

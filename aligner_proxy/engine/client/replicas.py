@@ -146,10 +146,7 @@ class Replicas:
         self._order_count = 0  # calls of `_order_replicas` so far
 
     async def info(self) -> AlignerInfo:
-        """The description from the first replica that answers; each gets only a part of the time.
-
-        If all are late, as on a busy machine, they are asked once more, with more time.
-        """
+        """The description from the first replica that answers; if all are late, they are asked again with more time."""
 
         async def ask_replica(replica: Replica, seconds: float) -> AlignerInfo:
             async with enforce_deadline(seconds):
@@ -302,10 +299,7 @@ class Replicas:
         return sorted(self.replicas[start:] + self.replicas[:start], key=lambda replica: replica.rank(now))
 
     def _note_aligner(self, replica: Replica, aligner: str) -> None:
-        """Record the content hash of a replica's aligner; if it has changed and others differ from it, log a warning.
-
-        An empty `aligner` is ignored. Corrections of different aligners are cached separately.
-        """
+        """Record the content hash of a replica's aligner, if any; if it is new and others differ, log a warning."""
         previous_aligner = replica.aligner
         replica.aligner = aligner or previous_aligner
         other_aligners = {other.aligner for other in self.replicas if other.aligner} - {replica.aligner}

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import time
 from base64 import b64encode
-from collections import OrderedDict
 from dataclasses import replace
 from typing import Any
 
 import httpx
+from cachetools import FIFOCache
 
 from aligner_proxy.concurrency import enforce_deadline
 from aligner_proxy.engine import wire
@@ -64,7 +64,7 @@ class VllmScorer:
         self._cached_info: AlignerInfo | None = None  # the server's description
         self._confirmed_at = 0.0  # when the description came or was confirmed, in monotonic seconds
         self._info_task: asyncio.Task[AlignerInfo] | None = None  # the latest request for the description
-        self._heads: OrderedDict[str, bytes] = OrderedDict()  # taught heads by content hash, the oldest first
+        self._heads: FIFOCache[str, bytes] = FIFOCache(_MAX_HEADS)  # taught heads by content hash
 
     async def info(self) -> AlignerInfo:
         """Describe the aligner whose head judges on the server.
@@ -120,9 +120,6 @@ class VllmScorer:
         """Store a taught head in this client, to send it with requests that name it; raises `MalformedHead`."""
         name = TaughtHead.from_bytes(data).content_hash
         self._heads[name] = data
-        self._heads.move_to_end(name)
-        while len(self._heads) > _MAX_HEADS:
-            self._heads.popitem(last=False)
         return name
 
     async def rows(self, request: RowsRequest) -> RowsResponse:

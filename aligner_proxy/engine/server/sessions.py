@@ -47,10 +47,7 @@ class EngineSessions:
         return name
 
     async def feed(self, name: str, text: str, *, text_ended: bool = False) -> tuple[SegmentScore, ...]:
-        """Add text to an answer and return the verdicts so far; `text_ended` says whether the answer is complete now.
-
-        Raises `SessionLost` for an unknown name.
-        """
+        """Add text, the last if `text_ended`, and return the verdicts so far; raises `SessionLost`."""
         session = self._touch_session(name)
         verdicts = await session.feed(text)
         if text_ended:
