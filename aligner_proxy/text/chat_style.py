@@ -56,7 +56,8 @@ def begins_sentence(before: str, following: str, *, begins_small: bool) -> bool 
     following_word = _NEXT_WORD.match(following, 0, LONGEST_WORD)
     if last is None or following_word is None:
         return False
-    may_be_unfinished = following_word.end() == len(following)
+    # an apostrophe may join a further part to the word: "don't"
+    may_be_unfinished = following[following_word.end() :] in ("", "'", "\u2019", "-")
     if may_be_unfinished and len(following) < LONGEST_WORD:
         return None
     if following[following_word.end() : following_word.end() + 1] in _CODE_SIGNS:
