@@ -43,8 +43,6 @@ PICTURES_BEHIND = rf"[\s{PICTURES}{JOINERS}]*"
 """Matches the pictures behind an end mark, which belong to its sentence, and the space around them."""
 PICTURE = re.compile(f"[{PICTURES}]")
 """Matches a picture, or the first character of one."""
-PICTURE_PART = re.compile(f"[{PICTURES}{JOINERS}]")
-"""Matches a character of a picture."""
 PICTURE_BEHIND = re.compile(rf"(?![\u26a0\U0001f449\U0001f4a1\U0001f4cc\U0001f4cd\U0001f536-\U0001f539])[{PICTURES}]")
 """Matches a picture that may belong to the sentence before it: not a warning sign, a light bulb, a pin or a hand or
 rhombus that points to what follows."""

@@ -2,7 +2,7 @@
 
 A segment is what the detector head judges and what an edit replaces: a sentence, a list item, a heading, or a whole
 code block. Segments and the white space between them (gaps) add up to the text exactly. A boundary depends only on the
-text before it and on the word after it (sentence_ends.py), so a growing text keeps the boundaries it already had.
+text before it and on the word after it (line_sentences.py), so a growing text keeps the boundaries it already had.
 """
 
 from __future__ import annotations
@@ -11,39 +11,17 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import takewhile, zip_longest
 
-from aligner_proxy.text import chat_style, sentence_ends
-from aligner_proxy.text.abbreviations import ABBREVIATIONS, LONGEST_ABBREVIATION, ends_in_abbreviation
-from aligner_proxy.text.sentence_ends import (
-    CLOSING,
-    GERMAN_CLOSING,
-    JOINERS,
-    MARKS,
-    NOTES,
-    PICTURES,
-    WIDE,
-    WIDE_OPENING,
-)
+from aligner_proxy.text.line_sentences import LineSentences
+from aligner_proxy.text.sentence_ends import CLOSING, MARKS, WIDE
 
 FENCES = ("```", "~~~")
 """What a line that opens or closes a block of code begins with."""
-_FENCE = re.compile(r"^[ \t]*(```+|~~~+)", re.MULTILINE)
-_LINE = re.compile(r"[^\n]*\n?")
-_CLOSING_CLASS = re.escape(CLOSING)
-_MARK_CLASS = re.escape(MARKS)
-# A run of marks or pictures is examined only from its first one; starting at each of twenty thousand took minutes. One
-# class stands at the beginning, because the search for it is ten times as fast as one for several.
-_SENTENCE_END = re.compile(
-    rf"[{_MARK_CLASS}{PICTURES}](?:(?<=[{_MARK_CLASS}])(?<![{_MARK_CLASS}]{{2}})[{_MARK_CLASS}]*"
-    rf"(?:(?<=[{WIDE}])[{_CLOSING_CLASS}]*|(?<![{WIDE}])[{_CLOSING_CLASS}{GERMAN_CLOSING}]*)"
-    rf"(?:(?<![{WIDE}])(?:{NOTES}[{_CLOSING_CLASS}]*)+)?(?=\s)"
-    rf"|(?<=[{WIDE}])(?<![{WIDE}]{{2}})[{WIDE}]*(?:(?=[^\s{_MARK_CLASS}{_CLOSING_CLASS}])|[{_CLOSING_CLASS}]+(?=[{WIDE_OPENING}]))"
-    rf"|(?P<picture>(?<=[{PICTURES}])(?<![{PICTURES}{JOINERS}][{PICTURES}])[{PICTURES}{JOINERS}]*))"
-)
-_LIST_NUMBER = re.compile(r"\s*(?:[-*+]\s+)?\d+\.")
-_WORD = re.compile(r"\S+")
+_FENCE = re.compile(r"[ \t]*+(?:(```+|~~~+)|`{0,2}\Z|~{0,2}\Z)")
+"""Matches a fence at the beginning of a line, or what may become one where the text ends."""
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _SENTENCE_SIGNS = re.escape(MARKS + CLOSING)
 _WIDE_SENTENCE_END = re.compile(rf"(?<![{WIDE}])[{WIDE}]+[{re.escape(CLOSING)}]*(?=[^{_SENTENCE_SIGNS}])")
 _ITEM_MARK = re.compile(r"[ \t]*(?:(?P<bullet>[-*+\u2022])|(?P<number>\d{1,3}|[a-zA-Z])[.)])(?=[ \t]+\S)")
@@ -117,9 +95,15 @@ def split(text: str) -> list[Segment]:
 
 def _split(text: str) -> tuple[Segment, ...]:
     """Do the work of `split`, not cached."""
+    return tuple(cut(text, BoundaryFinder().read(text)))
+
+
+def cut(text: str, boundaries: Iterable[int], offset: int = 0) -> list[Segment]:
+    """Cut a text, which begins at `offset` of the answer, into the segments between these boundaries of the answer."""
     spans: list[tuple[int, int]] = []
     start = 0
-    for end in (*_boundaries(text), len(text)):
+    for boundary in (*boundaries, offset + len(text)):
+        end = boundary - offset
         visible_length = len(text[start:end].rstrip())
         if visible_length:
             spans.append((start, start + visible_length))
@@ -129,10 +113,10 @@ def _split(text: str) -> tuple[Segment, ...]:
         start = end
     # what is between a segment and the next is its gap
     starts = [*(start for start, _ in spans), len(text)]
-    return tuple(
-        Segment(start, text[start:end], text[end:next_start])
+    return [
+        Segment(offset + start, text[start:end], text[end:next_start])
         for (start, end), next_start in zip(spans, starts[1:], strict=True)
-    )
+    ]
 
 
 _split_cached = lru_cache(maxsize=4)(_split)
@@ -216,148 +200,44 @@ def firm_length(text: str) -> int:
     return mark_ends[-1] if mark_ends else len(text[:word_start].rstrip())
 
 
-def _boundaries(text: str) -> Iterator[int]:
-    """Yield the offsets where a new segment starts, in order; each follows the white space behind a segment."""
-    fence = ""  # that of the present code block; empty outside of code
-    for line in _LINE.finditer(text):
-        # the pattern also matches the empty rest after the last line
-        if not line.group():
-            return
-        fence_match = _FENCE.match(line.group())
-        line_fence = fence_match.group(1) if fence_match else ""
-        if line_fence and not fence:
-            fence = line_fence
-            yield line.start()
-        elif fence:
-            # the closing fence is as long as the opening one, or longer, and alone in its line
-            if line_fence.startswith(fence) and line.group().strip() == line_fence:
-                fence = ""
-                yield line.end()
-        else:
-            yield from (line.start() + start for start in sentence_starts(line.group()))
-            yield line.end()
+class BoundaryFinder:
+    """Finds the boundaries of a text, which may come piece by piece: the offsets where a new segment starts.
 
+    Each boundary follows the white space behind a segment.
+    """
 
-class _LineSentences:
-    """The present sentence of a line, while its sentences are found from left to right."""
+    def __init__(self) -> None:
+        self._line = LineSentences()
+        """The present line."""
+        self._line_start = 0
+        """Offset of the present line in the text."""
+        self._begins_with_fence = True
+        """Whether the present line begins with a fence, or with what may become one."""
+        self._fence = ""
+        """The fence that opened the present code block; empty outside of code."""
 
-    def __init__(self, line: str) -> None:
-        self._line = line
-        self._is_row = line.lstrip()[:1] == "|"
-        """Whether this is the row of a table, which is not divided."""
-        self._run_on: sentence_ends.RunOn | None = None
-        """The words of the present sentence, if it is long; None as long as it is short."""
-        self._read_end = 0
-        """Offset up to which words were added to `_run_on`."""
-        self.start = 0
-        """Offset at which the present sentence begins."""
-        self.begins_small = line.lstrip()[:1].islower()
-        """Whether the present sentence begins with a small letter; False for a part of a divided sentence."""
-
-    @cached_property
-    def has_pictures_before(self) -> bool:
-        """Whether the pictures of the line stand before its sentences."""
-        return sentence_ends.pictures_stand_before(self._line)
-
-    def begin(self, start: int) -> int:
-        """Begin a sentence at this offset, and return the offset."""
-        self.start = start
-        self.begins_small = self._line[start].islower()
-        self._read_end = start
-        self._run_on = None
-        return start
-
-    def divide(self, stop: int) -> Iterator[int]:
-        """Read the words of the sentence before offset `stop`; yield where it is divided because it has too many.
-
-        Each offset that is yielded begins a further part, which is the present sentence from then on.
-        """
-        if self._is_row or stop - self.start <= sentence_ends.MAX_CHARS:
-            return
-        if self._run_on is None:
-            self._run_on = sentence_ends.RunOn()
-        run_on = self._run_on
-        for match in _WORD.finditer(self._line, self._read_end):
-            if match.start() >= stop:
+    def read(self, text: str) -> Iterator[int]:
+        """Read the next text; yield the boundaries that are certain now, in order."""
+        for line_piece in _LINE.findall(text):
+            self._line.text += line_piece
+            match = _FENCE.match(self._line.text) if self._begins_with_fence else None
+            self._begins_with_fence = match is not None
+            if not (self._fence or match):
+                for start in self._line.find_starts():
+                    yield self._line_start + start
+            if not line_piece.endswith("\n"):
                 return
-            boundary = run_on.divide(match.start())
-            if boundary is not None:
-                _, self.start = boundary
-                self.begins_small = False
-                yield self.start
-            run_on.add(match.start(), match.end(), match.group())
-            self._read_end = match.end()
-
-    def read_back(self, end: int) -> str:
-        """The last characters of the present sentence before `end`, as many as abbreviations have."""
-        return self._line[max(self.start, end - LONGEST_ABBREVIATION) : end]
-
-
-def sentence_starts(line: str) -> Iterator[int]:
-    """Yield the offsets at which the sentences of a line begin, except the first.
-
-    A very long sentence is divided (`_LineSentences.divide`), and its further parts count as sentences, too.
-    """
-    number = _LIST_NUMBER.match(line)
-    sentences = _LineSentences(line)
-    for match in _SENTENCE_END.finditer(line):
-        end = match.end()
-        following = end
-        while following < len(line) and line[following].isspace():
-            following += 1
-        if following == len(line):
-            break
-        yield from sentences.divide(end)
-        is_number = number is not None and end == number.end()
-        ends_sentence = _ends_sentence(sentences, match, line, following, is_number=is_number)
-        # the line is too short so far to know
-        if ends_sentence is None:
-            return
-        if ends_sentence:
-            yield sentences.begin(following)
-    yield from sentences.divide(len(line))
-
-
-def _ends_sentence(
-    sentences: _LineSentences, match: re.Match[str], line: str, following: int, *, is_number: bool
-) -> bool | None:
-    """Whether a sentence ends with this match of `_SENTENCE_END`; None if the line is too short so far to know.
-
-    `following` is the offset of the next visible character. `is_number` says whether the match ends the number of an
-    item.
-    """
-    if is_number:
-        return False
-    end = match.end()
-    next_char = line[following]
-    is_spaced = following > end
-    if match["picture"] is not None:
-        return sentence_ends.ends_with_picture(sentences.read_back(match.start()), next_char, spaced=is_spaced)
-    if sentence_ends.PICTURE_BEHIND.match(next_char) and not sentences.has_pictures_before:
-        return False
-    before = sentence_ends.NOTES_AT_END.sub("", sentences.read_back(end))
-    if before[-1:] == "." and is_abbreviated(before):
-        return sentence_ends.ends_abbreviated(before, line[following : following + sentence_ends.LONGEST_WORD + 1])
-    # a dash may also begin "-->", which ends a comment
-    if next_char == "-" and is_spaced:
-        return sentence_ends.begins_without_comment_end(line[following : following + 3])
-    if not next_char.islower():
-        return True
-    # before a small letter a sentence ends only as people write in chats ("hi! how are you")
-    if not is_spaced or not before.endswith(chat_style.MARKS):
-        return False
-    next_chars = line[following : following + chat_style.LONGEST_WORD + 1]
-    return chat_style.begins_sentence(before, next_chars, begins_small=sentences.begins_small)
-
-
-def is_abbreviated(sentence: str) -> bool:
-    """Whether the full stop at the end of `sentence` may belong to an abbreviation, an initial or a number."""
-    if sentence[-1:] != ".":
-        return False
-    word = sentence[:-1].rpartition(" ")[2]
-    # nearly always the last word is an ordinary one, and the longer test is saved
-    is_ordinary = word.isalpha() and len(word) > 1 and word not in ABBREVIATIONS
-    return not is_ordinary and ends_in_abbreviation(sentence)
+            line_fence = match[1] if match else ""
+            if not self._fence:
+                self._fence = line_fence
+            # the closing fence is as long as the opening one, or longer, and alone in its line
+            elif line_fence.startswith(self._fence) and self._line.text.strip() == line_fence:
+                self._fence = ""
+            self._line_start += len(self._line.text)
+            self._line = LineSentences()
+            self._begins_with_fence = True
+            if not self._fence:
+                yield self._line_start
 
 
 def item_marks(text: str) -> list[str]:

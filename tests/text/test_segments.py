@@ -31,6 +31,7 @@ RUNNING = [
     "z. B.",
     "The",
 ]
+RUNNING += ["ok.", "don't", "that's", "[1]\u201c"]
 RUNNING += ["Army", "\U0001f600", "\u2764\ufe0f", "\U0001f1e9\U0001f1ea", "|", "x" * 60, "done.", "\uff0e", "\n", "``"]
 RUN_ON = st.lists(st.sampled_from(RUNNING), min_size=30, max_size=140).map(" ".join)
 CLUSTER_PARTS = ["a", "B", " ", ".", "\u3002", "\u300c", "\u300d", '"', "\n", "\U0001f600", "\ufe0f", "\u200d"]
