@@ -18,6 +18,7 @@ from pathlib import Path
 
 import yaml
 
+from aligner_proxy.text.abbreviations import word_set
 from aligner_proxy.text.facts import WEB, prose
 from aligner_proxy.text.structure import Segment, split
 
@@ -100,19 +101,7 @@ _SCRIPT_BY_CODE = {
     "si": "SINHALA",
 }
 """The script of each language not written in Latin letters, named as `language` returns it."""
-_STYLE_NAMES = frozenset(
-    {
-        "MATHEMATICAL",
-        "FULLWIDTH",
-        "CIRCLED",
-        "SQUARED",
-        "PARENTHESIZED",
-        "NEGATIVE",
-        "SUPERSCRIPT",
-        "SUBSCRIPT",
-        "OUTLINED",
-    }
-)
+_STYLE_NAMES = word_set("MATHEMATICAL FULLWIDTH CIRCLED SQUARED PARENTHESIZED NEGATIVE SUPERSCRIPT SUBSCRIPT OUTLINED")
 """First words of the Unicode names of styled letters."""
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _ASCII_LETTERS = re.compile(r"[A-Za-z]+")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import groupby, pairwise
 
@@ -132,8 +132,6 @@ class _LayoutLine:
     kind: _LineKind
     ranges: tuple[tuple[int, int], ...]
     """(start, end) in the answer of each part that is read; several in a line with cells or values."""
-    is_short: bool = False
-    """Whether the line is so short that it may be a piece of a sentence."""
 
 
 def reading_windows(text: str) -> list[Window]:
@@ -175,7 +173,7 @@ def without_overlap(windows: Sequence[Window]) -> list[list[Window]]:
 
 def _find_passages(text: str) -> Iterator[MappedText]:
     """Yield the passages of an answer as a reader sees them; no sentence continues from one passage to the next."""
-    lines = [_mark_short(text, line) for line in _read_lines(text)]
+    lines = list(_read_lines(text))
     yield from _read_columns(text, lines)
     ranges = list[tuple[int, int]]()  # those of the present passage
     last_line: _LayoutLine | None = None  # None if the next line cannot continue the passage
@@ -184,7 +182,7 @@ def _find_passages(text: str) -> Iterator[MappedText]:
         if line.kind is _LineKind.RULE:
             last_line = None
         elif not line.ranges:
-            last_line = last_line if last_line is not None and last_line.is_short else None
+            last_line = last_line if last_line is not None and _is_short(text, last_line) else None
         if not line.ranges:
             continue
         if last_line is None or not _may_continue(text, last_line, line):
@@ -223,10 +221,9 @@ def _read_line(line: str, line_start: int, *, in_code: bool) -> _LayoutLine:
         return _LayoutLine(_LineKind.BLANK, ())
     if in_code:
         return _read_code_line(line, line_start)
-    if _JSON_LINE.match(line):
-        values = [match.span("value") for match in _JSON_STRING.finditer(line) if match["key"] is None]
-        if values:
-            return _LayoutLine(_LineKind.JSON, _shift_ranges(values, line_start))
+    values = _find_json_values(line)
+    if values:
+        return _LayoutLine(_LineKind.JSON, _shift_ranges(values, line_start))
     if _RULE_LINE.fullmatch(line):
         return _LayoutLine(_LineKind.RULE, ())
     # a single bar inside a line makes no table
@@ -236,6 +233,13 @@ def _read_line(line: str, line_start: int, *, in_code: bool) -> _LayoutLine:
     marks = _LINE_MARKS.match(line)
     start = line_start + (marks.end() if marks else 0)
     return _LayoutLine(_prose_kind(line), ((start, line_start + len(line)),))
+
+
+def _find_json_values(line: str) -> list[tuple[int, int]] | None:
+    """The places of the strings in a line of JSON that are values; None if it is no line of JSON."""
+    if not _JSON_LINE.match(line):
+        return None
+    return [match.span("value") for match in _JSON_STRING.finditer(line) if match["key"] is None]
 
 
 def _prose_kind(line: str) -> _LineKind:
@@ -259,8 +263,8 @@ def _read_code_line(line: str, line_start: int) -> _LayoutLine:
             words = words.removesuffix(sign)
         start = line_start + comment.start("words")
         return _LayoutLine(_LineKind.COMMENT, ((start, start + len(words.rstrip())),))
-    if _JSON_LINE.match(line):
-        values = [match.span("value") for match in _JSON_STRING.finditer(line) if match["key"] is None]
+    values = _find_json_values(line)
+    if values is not None:
         return _LayoutLine(_LineKind.JSON, _shift_ranges(values, line_start))
     strings = [match.span(match.lastgroup or 0) for match in _CODE_STRING.finditer(line)]
     return _LayoutLine(_LineKind.COMMENT if strings else _LineKind.CODE, _shift_ranges(strings, line_start))
@@ -286,20 +290,19 @@ def _may_continue(text: str, line: _LayoutLine, next_line: _LayoutLine) -> bool:
     if line.kind is not _LineKind.JSON and SENTENCE_END.search(text[last_start:last_end]) is not None:
         return False
     # a sentence may be spread over short lines of any kind, one word in each
-    if line.is_short and next_line.is_short:
+    if _is_short(text, line) and _is_short(text, next_line):
         return True
     # items and headings do not continue each other
     continuing_kinds = (_LineKind.PLAIN, _LineKind.COMMENT, _LineKind.ROW, _LineKind.JSON)
     return line.kind is next_line.kind and line.kind in continuing_kinds
 
 
-def _mark_short(text: str, line: _LayoutLine) -> _LayoutLine:
-    """The line with `is_short` set: whether each of its parts is short enough to be a piece of a sentence."""
-    is_short = all(
+def _is_short(text: str, line: _LayoutLine) -> bool:
+    """Whether each part of a line is short enough to be a piece of a sentence."""
+    return all(
         end - start <= _SHORT_PIECE_CHARS and len(text[start:end].split()) <= _SHORT_PIECE_WORDS
         for start, end in line.ranges
     )
-    return replace(line, is_short=is_short) if is_short else line
 
 
 def _strip_layout(text: str, ranges: Iterable[tuple[int, int]]) -> MappedText:

@@ -24,8 +24,6 @@ _FENCE = re.compile(r"[ \t]*+(?:(```+|~~~+)|`{0,2}\Z|~{0,2}\Z)")
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _SENTENCE_SIGNS = re.escape(MARKS + CLOSING)
 _WIDE_SENTENCE_END = re.compile(rf"(?<![{WIDE}])[{WIDE}]+[{re.escape(CLOSING)}]*(?=[^{_SENTENCE_SIGNS}])")
-_ITEM_MARK = re.compile(r"[ \t]*(?:(?P<bullet>[-*+\u2022])|(?P<number>\d{1,3}|[a-zA-Z])[.)])(?=[ \t]+\S)")
-BULLET = "-"
 
 
 def speaker_pattern(colons: str, before_name: str = "") -> str:
@@ -143,6 +141,24 @@ def join(pieces: Sequence[tuple[str, str]]) -> str:
     return "".join(text + gap for text, gap in remaining) + last_text
 
 
+def replace_segments(text: str, replacements: Iterable[tuple[str, str]]) -> tuple[str, int]:
+    """Replace segments in an edited text: (the new text, number of segments that became others).
+
+    `replacements` has (segment as it was, new segment), in the order of the text. Those that the text lacks, because
+    they were edited otherwise, are skipped; those that become themselves show where the later ones stand.
+    """
+    position = 0
+    changed_count = 0
+    for old_text, new_text in replacements:
+        start = text.find(old_text, position)
+        if start < 0:
+            continue
+        changed_count += new_text != old_text
+        text = text[:start] + new_text + text[start + len(old_text) :]
+        position = start + len(new_text)
+    return text, changed_count
+
+
 def gap_of_edit(run: Sequence[Segment], text: str, lead: str) -> str:
     """The white space behind an edit that replaces the segments of `run` by `text`; `lead` is the white space before.
 
@@ -238,27 +254,6 @@ class BoundaryFinder:
             self._begins_with_fence = True
             if not self._fence:
                 yield self._line_start
-
-
-def item_marks(text: str) -> list[str]:
-    """The markers of the list items in a text: their numbers or letters, or `BULLET`."""
-    return [mark for _, mark in _find_items(split(text))]
-
-
-def _find_items(pieces: Sequence[Segment]) -> Iterator[tuple[int, str]]:
-    """Yield (index of the segment that begins an item, its marker)."""
-    for index, segment in enumerate(pieces):
-        match = _ITEM_MARK.match(segment.text)
-        if match is None:
-            continue
-        begins_line = index == 0 or _ends_line(pieces[index - 1])
-        if begins_line:
-            yield index, BULLET if match["bullet"] else match["number"]
-
-
-def _ends_line(segment: Segment) -> bool:
-    """Whether a line ends with this segment. A segment of white space has the empty lines at the text's beginning."""
-    return "\n" in segment.gap or not segment.text.strip()
 
 
 def occurs_in_order(required: Iterable[str], present: Iterable[str]) -> bool:

@@ -17,7 +17,7 @@ from aligner_proxy.text.lists.count_words import (
 from aligner_proxy.text.lists.ordinals import Ordinals
 from aligner_proxy.text.lists.outline import FoundCount, Outline
 from aligner_proxy.text.lists.references import replace_outside_code
-from aligner_proxy.text.structure import Segment
+from aligner_proxy.text.structure import Segment, replace_segments
 
 _COUNTED_NOUNS = (
     rf"(?:{marks.WORDS}|things|ways|facts|examples|suggestions|recommendations|strategies|benefits|advantages|mistakes|"
@@ -185,8 +185,10 @@ _COUNTS_BEHIND_LISTS = (_NAMED_COUNT, _BACK_COUNT, _THESE_COUNT, _THESE_IDEOGRAP
 """Match the count of a list in the line behind it."""
 _MAX_OUTLINES = 32
 """Most times that the outline of a growing answer is read, because a hostile one may have thousands of counts."""
-_CountsBySegment = dict[int, list[tuple[int, int, re.Pattern[str]]]]
-"""For each segment that may count a list that lost items, its counts: (items before, items after, pattern)."""
+_Counts = list[tuple[int, int, re.Pattern[str]]]
+"""Counts of a list that lost items, each (items before, items after, pattern)."""
+_CountsBySegment = dict[int, _Counts]
+"""For each segment that may count a list that lost items, its counts."""
 _WORDS_FOR_TWO = {"all": "both", "alle": "beide"}
 """For each word for "all" before a count what is said of two things: "all five", but "both"."""
 
@@ -230,24 +232,18 @@ class CountsBehindLists:
 
 def _write_counts(counts_by_segment: _CountsBySegment, pieces: Sequence[Segment], text: str) -> tuple[str, int]:
     """Write new counts into `text`, which has segments of `pieces`: (the new text, number of segments with one)."""
-    changed_count = 0
-    position = 0
     answer = "".join(piece.text + piece.gap for piece in pieces) if counts_by_segment else ""
-    for index, changes in sorted(counts_by_segment.items()):
-        old_text = pieces[index].text
-        start = text.find(old_text, position)
-        # a segment that was changed otherwise keeps its count
-        if start < 0:
-            continue
+
+    def write_counts(old_text: str, changes: _Counts) -> str:
         new_text = old_text
         for old_count, new_count, pattern in changes:
             new_text = _update_counts_in(new_text, pattern, old_count, new_count, answer)
             if (old_count, new_count) == (MIN_COUNT, 1):
                 new_text = _TWO.sub(_say_one, new_text)
-        changed_count += new_text != old_text
-        text = text[:start] + new_text + text[start + len(old_text) :]
-        position = start + len(new_text)
-    return text, changed_count
+        return new_text
+
+    segments = ((pieces[index].text, changes) for index, changes in sorted(counts_by_segment.items()))
+    return replace_segments(text, ((old_text, write_counts(old_text, changes)) for old_text, changes in segments))
 
 
 def _find_counts(outline: Outline, pieces: Sequence[Segment], removed: Collection[int]) -> _CountsBySegment:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from aligner_proxy.text.lists.items import OutlineItem
 from aligner_proxy.text.lists.outline import Outline
-from aligner_proxy.text.structure import Segment
+from aligner_proxy.text.structure import Segment, replace_segments
 
 _JOINT = re.compile(r"[;,]?[ \t]{1,4}(?:and(?:/or)?|or|und|oder|et|ou|y|o)$", re.IGNORECASE)
 _ITEM_END = re.compile(rf"{_JOINT.pattern}|[;,.]?$", re.IGNORECASE)
@@ -26,17 +26,9 @@ def move_joints(outline: Outline, pieces: Sequence[Segment], removed: Collection
 
     `text` is what is left of the segments `pieces`, whose outline is `outline`, without those at the indexes `removed`.
     """
-    position = 0
-    for index, new_end in sorted(_find_new_ends(outline, pieces, removed)):
-        old_text = pieces[index].text
-        start = text.find(old_text, position)
-        # an item that was changed otherwise keeps its end
-        if start < 0:
-            continue
-        new_text = _replace_end(old_text, new_end)
-        text = text[:start] + new_text + text[start + len(old_text) :]
-        position = start + len(new_text)
-    return text
+    new_ends = sorted(_find_new_ends(outline, pieces, removed))
+    replacements = ((pieces[index].text, _replace_end(pieces[index].text, new_end)) for index, new_end in new_ends)
+    return replace_segments(text, replacements)[0]
 
 
 def _replace_end(item_text: str, new_end: str) -> str:

@@ -303,17 +303,12 @@ class Numbering:
 
         `ends` says whether no more text follows.
         """
-
-        def renumber_reference(match: re.Match[str]) -> str:
-            return self._renumber_reference(match, ends=ends)
-
         line = replace_outside_code(BRACKETED_REFERENCE, line, self._drop_dangling)
-        line = replace_outside_code(ANY_REFERENCE, line, renumber_reference)
+        line = replace_outside_code(ANY_REFERENCE, line, partial(self._renumber_reference, ends=ends))
         line = replace_outside_code(ROMAN_PART, line, self._renumber_roman)
         if any(recent.noun for recent in self._recent):
             line = replace_outside_code(REFERENCE_BY_NOUN, line, self._renumber_by_noun)
-        renumber_ideographic = partial(self._renumber_ideographic, ends=ends)
-        line = replace_outside_code(IDEOGRAPHIC_REFERENCE, line, renumber_ideographic)
+        line = replace_outside_code(IDEOGRAPHIC_REFERENCE, line, partial(self._renumber_ideographic, ends=ends))
         return ORDINAL_REFERENCE.sub(self._renumber_ordinal, line)
 
     def _drop_dangling(self, match: re.Match[str]) -> str:
@@ -365,11 +360,21 @@ class Numbering:
                 self._expect_number(number)
             return number
         target_list, value = list_and_value
+        # a reference to a flagged clause is no reason to keep the clause, so it does not count
+        may_dangle = not reference["clause"]
+        return self._write_number(target_list, value, _kind_of_number(number), number, may_dangle=may_dangle)
+
+    def _write_number(
+        self, target_list: NumberedList, value: int, kind: MarkKind, number: str, *, may_dangle: bool = True
+    ) -> str:
+        """The new number of the item `value` in the notation of `number`, which stands in a reference; count it.
+
+        Unchanged if the item is removed; then the reference counts as dangling if `may_dangle` is true.
+        """
         if value not in target_list.new_numbers:
-            # a reference to a flagged clause is no reason to keep the clause, so it does not count
-            self.dangling += not reference["clause"]
+            self.dangling += may_dangle
             return number
-        new_number = target_list.write_number(value, _kind_of_number(number), number)
+        new_number = target_list.write_number(value, kind, number)
         self.changed += new_number != number
         return new_number
 
@@ -407,23 +412,17 @@ class Numbering:
         target_list = self._referenced_list("", value, (kind,) if match["letter"] else _LETTER_KINDS) if value else None
         if target_list is None or (is_other and group == "letter"):
             return match.group()
-        if value not in target_list.new_numbers:
-            self.dangling += 1
-            return match.group()
-        new_letter = target_list.write_number(value, kind, letter)
-        self.changed += new_letter != letter
-        return match.group()[: match.start(group) - match.start()] + new_letter
+        new_letter = self._write_number(target_list, value, kind, letter)
+        return match.string[match.start() : match.start(group)] + new_letter
 
     def _renumber_roman(self, match: re.Match[str]) -> str:
         """The new Roman numeral in a reference such as "III.A" to a heading; unchanged if it means no remaining one."""
         number = match["number"]
         value = marks.value_of(MarkKind.CAPITAL_ROMAN, number)
         target_list = self._referenced_list("", value, (MarkKind.CAPITAL_ROMAN,)) if value else None
-        if target_list is None or target_list.depth >= 0 or value not in target_list.new_numbers:
-            return match.group()
-        new_number = target_list.write_number(value, MarkKind.CAPITAL_ROMAN, number)
-        self.changed += new_number != number
-        return new_number
+        if target_list is None or target_list.depth >= 0:
+            return number
+        return self._write_number(target_list, value, MarkKind.CAPITAL_ROMAN, number, may_dangle=False)
 
     def _renumber_ideographic(self, match: re.Match[str], *, ends: bool) -> str:
         """A Chinese or Japanese reference with the new number of its item; unchanged if it means no remaining one."""

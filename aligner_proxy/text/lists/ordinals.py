@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from aligner_proxy.text.structure import Segment
+from aligner_proxy.text.structure import Segment, replace_segments
 
 _ORDINAL_WORDS: list[str] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 _WORDS_BY_SERIES = tuple(tuple(words.replace("_", " ") for words in series.split()) for series in _ORDINAL_WORDS)
@@ -125,16 +125,14 @@ class Ordinals:
         sentences = list(self._read(pieces, removed))
         if all(ordinal is None or ordinal.value == new_value for _, ordinal, new_value in sentences):
             return text
-        position = 0
-        for segment, ordinal, new_value in sentences:
-            start = text.find(segment.text, position)
-            # a sentence that was changed otherwise keeps its ordinal
-            if start < 0:
-                continue
-            new_text = segment.text if ordinal is None else ordinal.write(new_value, segment.text)
-            self.changed += new_text != segment.text
-            text = text[:start] + new_text + text[start + len(segment.text) :]
-            position = start + len(new_text)
+        text, changed_count = replace_segments(
+            text,
+            (
+                (segment.text, segment.text if ordinal is None else ordinal.write(new_value, segment.text))
+                for segment, ordinal, new_value in sentences
+            ),
+        )
+        self.changed += changed_count
         return text
 
     def count(self, pieces: Sequence[Segment], removed: Collection[int]) -> Iterator[tuple[int, int, int]]:

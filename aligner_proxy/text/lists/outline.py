@@ -335,9 +335,11 @@ class Outline:
         The text ends with the item, or before an empty line, a line with a colon, or the next title.
         """
         has_title = [len(line.segments) > 1 and self._begins_with_title(line) for line in self.lines]
-        ends_text = [line.follows_blank_line or line.announces for line in self.lines]
-        text_ends = self._find_ends(ends_text, has_title)
-        for line, line_has_title, text_end in zip(self.lines, has_title, text_ends, strict=True):
+        ends_text = [
+            line.follows_blank_line or line.announces or line_has_title
+            for line, line_has_title in zip(self.lines, has_title, strict=True)
+        ]
+        for line, line_has_title, text_end in zip(self.lines, has_title, self._find_ends(ends_text), strict=True):
             if line_has_title:
                 item = self._item_by_first.get(line.segments.start)
                 end = text_end if item is None else item.stop
@@ -349,26 +351,24 @@ class Outline:
 
     def _group_numbered_titles(self) -> Iterable[list[tuple[OutlineLine, range]]]:
         """The numbered titles ("Day 2: Museums"), each (line, segments of the text below), grouped by their word."""
-        is_title = [line.is_title for line in self.lines]
-        is_heading = [line.level > 0 for line in self.lines]
-        text_ends = self._find_ends(is_heading, is_title)
+        text_ends = self._find_ends([line.level > 0 or line.is_title for line in self.lines])
         titles_by_word: dict[str, list[tuple[OutlineLine, range]]] = {}
-        for line, line_is_title, text_end in zip(self.lines, is_title, text_ends, strict=True):
-            word = read_title_word(line.text) if line_is_title else ""
+        for line, text_end in zip(self.lines, text_ends, strict=True):
+            word = read_title_word(line.text) if line.is_title else ""
             if word:
                 titles_by_word.setdefault(word, []).append((line, range(line.segments.stop, text_end)))
         return titles_by_word.values()
 
-    def _find_ends(self, is_end: Sequence[bool], is_title: Sequence[bool]) -> list[int]:
-        """For each line, the first segment of the next line for which one of the lists is true.
+    def _find_ends(self, ends_text: Sequence[bool]) -> list[int]:
+        """For each line, the first segment of the next line for which `ends_text` is true.
 
         It is the number of segments if there is no such line.
         """
         ends: list[int] = []
         end = len(self._segments)
-        for line, ends_here, title_here in zip(reversed(self.lines), reversed(is_end), reversed(is_title), strict=True):
+        for line, ends_here in zip(reversed(self.lines), reversed(ends_text), strict=True):
             ends.append(end)
-            if ends_here or title_here:
+            if ends_here:
                 end = line.segments.start
         return ends[::-1]
 

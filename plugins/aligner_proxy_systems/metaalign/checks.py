@@ -13,13 +13,14 @@ from collections.abc import Callable, Mapping
 from aligner_proxy.text.facts import MAIL, WEB, prose
 from aligner_proxy.text.languages import language
 from aligner_proxy.text.lengths import contains_any
-from aligner_proxy.text.structure import item_marks, split
+from aligner_proxy.text.structure import split
 from aligner_proxy_systems.metaalign.types import LEAST, MOST, Adherence, Preference, PreferenceKind, length
 
 EMOJI = re.compile(
     "[\U0001f1e6-\U0001f1ff\U0001f300-\U0001faff\u2600-\u26ff\u2728\u2764\u2763\u2705\u274c\u274e\u2714\u2716\u2757\u2b50]"
 )
 EXCLAMATION = re.compile(r"!(?!=)|\uff01")
+_ITEM_MARK = re.compile(r"[ \t]*(?:[-*+\u2022]|(?:\d{1,3}|[a-zA-Z])[.)])(?=[ \t]+\S)")
 CONTRACTION = re.compile(
     r"\b[a-z]+n['\u2019]t\b|\b(?:i|you|we|they|he|she|it|that|there|who|what)['\u2019](?:m|re|ve|ll|d)\b"
     r"|\b(?:it|that|there|here|what|who|he|she|where|how|when|let)['\u2019]s\b|\by['\u2019]all\b"
@@ -108,10 +109,21 @@ def _ends_with_question(text: str) -> bool:
     return text.rstrip(_IGNORED_AT_END).endswith(("?", "\uff1f", "\u061f"))
 
 
+def count_items(text: str) -> int:
+    """The number of list items in a text."""
+    count = 0
+    begins_line = True
+    for segment in split(text):
+        count += begins_line and _ITEM_MARK.match(segment.text) is not None
+        # a segment of white space has the empty lines at the text's beginning
+        begins_line = "\n" in segment.gap or not segment.text.strip()
+    return count
+
+
 _CHECKS: Mapping[PreferenceKind, Callable[[str], bool]] = {
-    PreferenceKind.NO_LISTS: lambda text: not item_marks(text),
+    PreferenceKind.NO_LISTS: lambda text: not count_items(text),
     # a single item is no list yet
-    PreferenceKind.LISTS: lambda text: len(item_marks(text)) > 1,
+    PreferenceKind.LISTS: lambda text: count_items(text) > 1,
     PreferenceKind.NO_EMOJI: lambda text: EMOJI.search(text) is None,
     PreferenceKind.EMOJI: lambda text: EMOJI.search(text) is not None,
     PreferenceKind.NO_EXCLAMATION: _make_absence_check(EXCLAMATION),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy_systems.metaalign.checks import check_adherence, is_met
+from aligner_proxy_systems.metaalign.checks import check_adherence, count_items, is_met
 from aligner_proxy_systems.metaalign.types import Adherence, Preference, PreferenceSource
 from aligner_proxy_systems.metaalign.types import PreferenceKind as K
 
@@ -48,3 +48,20 @@ def test_every_checkable_kind_has_a_check() -> None:
 def test_only_checkable_preferences_are_reported() -> None:
     preferences = {"no-emoji": Preference(K.NO_EMOJI), "preference": Preference(K.WORDED)}
     assert check_adherence(preferences, "a \U0001f600", "a") == (Adherence("no-emoji", False, True),)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("1. Boil it.\n2) Rest it.\n  - twice\n\u2022 or more", 4),
+        ("a) one\nb) two", 2),
+        ("In 1990. 5 of them. - no", 0),
+        ("Try it:\n```\n- x\n1. y\n```\n- Boil", 1),
+        ("**Bold** *soft*\n-5 degrees\n- ", 0),
+        ("The end.\n3. Third", 1),
+        (" \n\n- First\n", 1),
+        ("  a) one. b) two.", 1),
+    ],
+)
+def test_items_of_lists_are_counted(text: str, count: int) -> None:
+    assert count_items(text) == count
