@@ -13,7 +13,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from aligner_proxy.text.sentence_ends import NOTE_DIGITS, NOTE_LABEL
-from aligner_proxy.text.structure import FENCES, Segment
+from aligner_proxy.text.structure import FENCES, CodeLines, Segment
 
 _NOTE_NUMBER = rf"\[\d{{1,3}}\]|[{NOTE_DIGITS}]+"
 _LINK_LABEL = r"\[(?!\^)[^\[\]\n]{2,60}\]|\[[^\W\d]\]"
@@ -33,7 +33,6 @@ _NOTES_TITLE = re.compile(
     re.IGNORECASE,
 )
 """Matches the title of the notes, or a line that divides them from the text."""
-_FENCE = re.compile(r"[ \t]*(?P<fence>```+|~~~+)")
 _INLINE_CODE = r"(?<!`)(?P<ticks>`{1,3})(?!`)[^\n]+?(?<!`)(?P=ticks)(?!`)"
 """Code within a line."""
 _CODE_IN_LINE = re.compile(_INLINE_CODE)
@@ -56,7 +55,7 @@ class Footnotes:
         """The signs in text that stays."""
         self._has_list = False
         """Whether lines that begin with `[1]` or a superscript number may be items of a list."""
-        self._code = _CodeLines()
+        self._code = CodeLines()
         self._is_dropping = False
         """Whether the present line belongs to a note that is removed."""
         self._gap = _Gap(is_first=True)
@@ -118,30 +117,6 @@ class Footnotes:
             text = self._lost_references.sub(lambda match: match["code"] or "", text)
         self._kept_signs.update(_find_signs(text))
         return text
-
-
-class _CodeLines:
-    """Tells which lines are in a block of code."""
-
-    def __init__(self) -> None:
-        self._fence = ""
-        """The fence that opened the present block; empty outside of code."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the last line that was read is in a block, or opens one."""
-        return bool(self._fence)
-
-    def read(self, line: str) -> None:
-        """Read the next line."""
-        match = _FENCE.match(line)
-        if match is None:
-            return
-        fence = match["fence"]
-        if not self._fence:
-            self._fence = fence
-        elif fence.startswith(self._fence) and line.strip() == fence:
-            self._fence = ""
 
 
 class _Gap:
@@ -254,7 +229,7 @@ def settle_footnotes(pieces: Sequence[Segment], edited: Collection[int], text: s
 
 def _list_notes(text: str) -> list[tuple[str, bool]]:
     """The notes in a text, in order, each as (sign, whether it is the definition of a link)."""
-    code = _CodeLines()
+    code = CodeLines()
     notes: list[tuple[str, bool]] = []
     for line in text.split("\n"):
         code.read(line)

@@ -192,13 +192,14 @@ def is_foreign(text: str, native_languages: set[str], native_letters: set[str]) 
     if clear_language is not None:
         return clear_language not in native_languages
     words = _WORD.findall(text.casefold())
-    native_words = frozenset[str]().union(*(_SMALL_WORDS_BY_CODE.get(code, ()) for code in native_languages))
-    other_codes = _SMALL_WORDS_BY_CODE.keys() - native_languages
-    other_words = frozenset[str]().union(*(_SMALL_WORDS_BY_CODE[code] for code in other_codes))
-    if len(words) < _MIN_WORDS or any(word in native_words and word not in other_words for word in words):
+    codes_by_position = [set(_CODES_BY_SMALL_WORD.get(word, ())) for word in words]
+    if len(words) < _MIN_WORDS or any(codes and codes <= native_languages for codes in codes_by_position):
         return False
     # Single letters do not count, since they may be what remains of "'s" and of initials.
-    foreign_count = sum(len(word) > 1 and word in other_words and word not in native_words for word in words)
+    foreign_count = sum(
+        len(word) > 1 and bool(codes) and codes.isdisjoint(native_languages)
+        for word, codes in zip(words, codes_by_position, strict=True)
+    )
     foreign_letter_count = sum(letter not in native_letters for letter in odd_letters(text))
     if max(foreign_count, foreign_letter_count) >= _MIN_FOREIGN_SIGNS:
         return True

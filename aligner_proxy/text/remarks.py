@@ -70,7 +70,9 @@ def find_remarks(text: str) -> list[tuple[int, int]]:
     In "Take a coat (you fool)." it is the place of " (you fool)", in "You fool, take a coat." that of "You fool, ".
     """
     places = [match.span() for match in _BRACKETED_REMARK.finditer(text)]
-    places += [match.span() for match in _REMARK_BETWEEN_DASHES.finditer(text) if _has_clause(text[: match.start()])]
+    for match in _REMARK_BETWEEN_DASHES.finditer(text):
+        if fragments.count_words(fragments.strip_marks(text[: match.start()])) >= _MIN_WORDS_BEFORE_DASH:
+            places.append(match.span())
     for match in _WORDS_BETWEEN_COMMAS.finditer(text):
         if _CALLS_READER.fullmatch(match.group().strip(SIGNS)):
             places.append(match.span())
@@ -98,11 +100,6 @@ def is_about_reader(sentence: str) -> bool:
         fragments.count_words(sentence) <= _MAX_WORDS_ABOUT_READER
         and _ABOUT_READER.search(sentence.strip()) is not None
     )
-
-
-def _has_clause(text: str) -> bool:
-    """Whether a text before a dash is more than a label, which what follows the dash would explain."""
-    return fragments.count_words(fragments.strip_marks(text)) >= _MIN_WORDS_BEFORE_DASH
 
 
 def _without_overlaps(places: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -216,6 +216,31 @@ def firm_length(text: str) -> int:
     return mark_ends[-1] if mark_ends else len(text[:word_start].rstrip())
 
 
+class CodeLines:
+    """Tells which lines of a text are in a block of code."""
+
+    def __init__(self) -> None:
+        self._fence = ""
+        """The fence that opened the present block; empty outside of code."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the last line that was read is in a block, or opens one."""
+        return bool(self._fence)
+
+    def read(self, line: str) -> None:
+        """Read the next line."""
+        match = _FENCE.match(line)
+        fence = match[1] if match else None
+        if not fence:
+            return
+        if not self._fence:
+            self._fence = fence
+        # the closing fence is as long as the opening one, or longer, and alone in its line
+        elif fence.startswith(self._fence) and line.strip() == fence:
+            self._fence = ""
+
+
 class BoundaryFinder:
     """Finds the boundaries of a text, which may come piece by piece: the offsets where a new segment starts.
 
@@ -227,32 +252,28 @@ class BoundaryFinder:
         """The present line."""
         self._line_start = 0
         """Offset of the present line in the text."""
-        self._begins_with_fence = True
+        self._may_be_fence = True
         """Whether the present line begins with a fence, or with what may become one."""
-        self._fence = ""
-        """The fence that opened the present code block; empty outside of code."""
+        self._code = CodeLines()
+        """The lines of code before the present line."""
 
     def read(self, text: str) -> Iterator[int]:
         """Read the next text; yield the boundaries that are certain now, in order."""
         for line_piece in _LINE.findall(text):
-            self._line.text += line_piece
-            match = _FENCE.match(self._line.text) if self._begins_with_fence else None
-            self._begins_with_fence = match is not None
-            if not (self._fence or match):
-                for start in self._line.find_starts():
+            line = self._line
+            line.text += line_piece
+            self._may_be_fence = self._may_be_fence and _FENCE.match(line.text) is not None
+            if not (self._may_be_fence or self._code.is_open):
+                for start in line.find_starts():
                     yield self._line_start + start
             if not line_piece.endswith("\n"):
                 return
-            line_fence = match[1] if match else ""
-            if not self._fence:
-                self._fence = line_fence
-            # the closing fence is as long as the opening one, or longer, and alone in its line
-            elif line_fence.startswith(self._fence) and self._line.text.strip() == line_fence:
-                self._fence = ""
-            self._line_start += len(self._line.text)
+            if self._may_be_fence:
+                self._code.read(line.text)
+            self._line_start += len(line.text)
             self._line = LineSentences()
-            self._begins_with_fence = True
-            if not self._fence:
+            self._may_be_fence = True
+            if not self._code.is_open:
                 yield self._line_start
 
 

@@ -334,7 +334,10 @@ class Outline:
 
         The text ends with the item, or before an empty line, a line with a colon, or the next title.
         """
-        has_title = [len(line.segments) > 1 and self._begins_with_title(line) for line in self.lines]
+        has_title = [
+            len(line.segments) > 1 and is_run_in_title(self._segments[line.segments[0]].text, line.content_start)
+            for line in self.lines
+        ]
         ends_text = [
             line.follows_blank_line or line.announces or line_has_title
             for line, line_has_title in zip(self.lines, has_title, strict=True)
@@ -344,10 +347,6 @@ class Outline:
                 item = self._item_by_first.get(line.segments.start)
                 end = text_end if item is None else item.stop
                 yield line.segments[:1], range(line.segments[1], end)
-
-    def _begins_with_title(self, line: OutlineLine) -> bool:
-        """Whether the first segment of a line is a title in emphasis."""
-        return is_run_in_title(self._segments[line.segments[0]].text, line.content_start)
 
     def _group_numbered_titles(self) -> Iterable[list[tuple[OutlineLine, range]]]:
         """The numbered titles ("Day 2: Museums"), each (line, segments of the text below), grouped by their word."""
@@ -424,11 +423,9 @@ class Outline:
         if next_index == len(self.lines):
             return range(0)
         if is_admonition(line.text):
-            indented_lines = takewhile(lambda later: later.indent > line.indent, self.lines[next_index:])
-            return range(start, [line, *indented_lines][-1].segments.stop)
+            return range(start, self._end_while(line_index, lambda later: later.indent > line.indent))
         if self.lines[next_index].is_definition and not line.is_definition:
-            definitions = takewhile(lambda later: later.is_definition, self.lines[next_index:])
-            return range(start, [line, *definitions][-1].segments.stop)
+            return range(start, self._end_while(line_index, lambda later: later.is_definition))
         if line.announces or line.is_heading:
             return range(start, self._announced_end(line_index))
         return range(0)
@@ -463,14 +460,15 @@ class Outline:
 
     def _paragraph_end(self, line_index: int) -> int:
         """The segment behind the paragraph that begins with a line: an empty line or a line with a colon ends it."""
-        later_lines = self.lines[line_index + 1 :]
-        rest = takewhile(lambda later: not (later.follows_blank_line or later.announces), later_lines)
-        return [self.lines[line_index], *rest][-1].segments.stop
+        return self._end_while(line_index, lambda later: not (later.follows_blank_line or later.announces))
 
     def _quotation_end(self, line_index: int) -> int:
         """The segment behind the quoted lines that follow a line."""
-        quoted_lines = takewhile(lambda later: later.is_quoted, self.lines[line_index + 1 :])
-        return [self.lines[line_index], *quoted_lines][-1].segments.stop
+        return self._end_while(line_index, lambda later: later.is_quoted)
+
+    def _end_while(self, line_index: int, continues: Callable[[OutlineLine], bool]) -> int:
+        """The segment behind a line and the consecutive lines below it for which `continues` is true."""
+        return [self.lines[line_index], *takewhile(continues, self.lines[line_index + 1 :])][-1].segments.stop
 
     def _framed_end(self, start: int) -> int | None:
         """The segment behind the element that begins with segment `start`; None if none begins there."""
