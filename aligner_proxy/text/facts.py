@@ -122,19 +122,16 @@ def citations(text: str) -> set[str]:
     """
     text = prose(text)
     notes = {f"[{number}]" for match in _NOTE_NUMBERS.finditer(text) for number in re.findall(r"\d+", match.group(1))}
-    bracketed = (part.strip() for inside in _BRACKETED_TEXT.findall(text) for part in inside.split(";"))
-    sources = [source for part in bracketed if (source := _read_source(part))]
-    sources += _SOURCE_IN_SENTENCE.findall(text)
+    # each source is (first author, year)
+    sources: list[tuple[str, str]] = _SOURCE_IN_SENTENCE.findall(text)
+    for part in ";".join(_BRACKETED_TEXT.findall(text)).split(";"):
+        source = _BRACKETED_SOURCE.fullmatch(part.strip())
+        if source is not None:
+            sources.append((source[1], source[2]))
     # "(May 2020)" is a date
     authors = {f"{author} {year}".casefold() for author, year in sources if author.casefold() not in _WORDS_BEFORE_YEAR}
     documents = {document.rstrip(".,;:").casefold() for document in _DOCUMENT_NUMBER.findall(text)}
     return notes | authors | documents
-
-
-def _read_source(text: str) -> tuple[str, str] | None:
-    """(first author, year) of the source that the inside of a pair of brackets cites; None if it cites none."""
-    match = _BRACKETED_SOURCE.fullmatch(text)
-    return (match.group(1), match.group(2)) if match else None
 
 
 def quotations(text: str) -> set[str]:

@@ -186,7 +186,8 @@ def without_words(text: str, places: Sequence[Place]) -> str:
     if text.lstrip().startswith(FENCES):
         is_data = set(places).issubset(_find_data_words(text))
         pruned = _cut_places(text, places) if is_data else remove_comment_words(text, places)
-        return pruned if any(map(str.isalnum, _without_fences(pruned))) else ""
+        lines_between_fences = pruned.split("\n")[1:-1]
+        return pruned if any(map(str.isalnum, "".join(lines_between_fences))) else ""
     pruned = _drop_emptied(text, _mend_end(text, _cut_places(text, places)))
     pruned = _mend_beginning(text, pruned, places)
     if is_row(text) and (_has_label_alone(text, pruned) or _has_details_alone(text, pruned)):
@@ -341,11 +342,6 @@ def is_row(text: str) -> bool:
     """Whether a segment is a row of a table; a single bar inside counts only with spaces around it."""
     bars = text.count("|")
     return bars > 1 or text.lstrip().startswith("|") or (bars == 1 and OPEN_ROW.search(text) is not None)
-
-
-def _without_fences(text: str) -> str:
-    """A code block without its first and last line; any other text unchanged."""
-    return "\n".join(text.split("\n")[1:-1]) if text.lstrip().startswith(FENCES) else text
 
 
 def _between_tags(text: str, start: int, end: int) -> Iterator[Place]:

@@ -351,9 +351,9 @@ def _passage_windows(passage: MappedText) -> Iterator[Window]:
                 yield _build_window(passage, sentence.start + start, sentence.start + end)
         min_words = LONG_SENTENCE_WORDS if SENTENCE_END.search(sentence.text) else CLAUSE_WORDS
         if len(words) >= min_words:
-            yield from _clause_windows(passage, sentence.start, sentence.text)
+            yield from _clause_windows(passage, sentence)
         elif len(words) >= ADDRESSING_WORDS:
-            yield from _address_windows(passage, sentence.start, sentence.text)
+            yield from _address_windows(passage, sentence)
 
 
 def _whole_sentences(text: str) -> Iterator[Segment]:
@@ -378,16 +378,16 @@ def _join_segments(segments: Sequence[Segment]) -> Segment:
     return Segment(segments[0].start, text_before + last.text, last.gap)
 
 
-def _address_windows(passage: MappedText, sentence_start: int, sentence: str) -> Iterator[Window]:
+def _address_windows(passage: MappedText, sentence: Segment) -> Iterator[Window]:
     """Yield the clauses in which a sentence addresses its reader, alone and together with the next clause.
 
     Consecutive clauses of this kind are one window. In "The sea is wide, you ..., and the sky is blue" a detector
     notices only the sea and the sky. Few sentences of an ordinary answer mix addressing the reader with something else,
-    so this costs little. `sentence_start` is the offset of `sentence` in the passage.
+    so this costs little.
     """
-    ends = [*(match.end() for match in _CLAUSE_SIGN.finditer(sentence)), len(sentence)]
+    ends = [*(match.end() for match in _CLAUSE_SIGN.finditer(sentence.text)), len(sentence.text)]
     clauses = list(pairwise([0, *ends]))
-    addresses_reader = [_ADDRESSING_WORD.search(sentence, start, end) is not None for start, end in clauses]
+    addresses_reader = [_ADDRESSING_WORD.search(sentence.text, start, end) is not None for start, end in clauses]
     for is_addressing, group in groupby(range(len(clauses)), key=addresses_reader.__getitem__):
         indexes = list(group)
         # if all clauses address the reader, the sentence itself is already a window
@@ -395,31 +395,32 @@ def _address_windows(passage: MappedText, sentence_start: int, sentence: str) ->
             continue
         start, _ = clauses[indexes[0]]
         _, end = clauses[indexes[-1]]
-        yield _build_window(passage, sentence_start + start, sentence_start + end)
+        yield _build_window(passage, sentence.start + start, sentence.start + end)
         next_index = indexes[-1] + 1
         if next_index < len(clauses):
             _, end_of_next = clauses[next_index]
-            yield _build_window(passage, sentence_start + start, sentence_start + end_of_next)
+            yield _build_window(passage, sentence.start + start, sentence.start + end_of_next)
 
 
-def _clause_windows(passage: MappedText, sentence_start: int, sentence: str) -> Iterator[Window]:
+def _clause_windows(passage: MappedText, sentence: Segment) -> Iterator[Window]:
     """Yield the clauses of a long sentence, each alone, and each together with the last words of the clause before.
 
-    A short clause is joined to the next one. `sentence_start` is the offset of `sentence` in the passage.
+    A short clause is joined to the next one.
     """
+    text = sentence.text
     start = 0
     context_start: int | None = None  # where the last words of the clause before begin; None in the first clause
-    for end in (*(match.end() for match in CLAUSE_END.finditer(sentence)), len(sentence)):
-        word_starts = [match.start() for match in _WORD.finditer(sentence, start, end)]
+    for end in (*(match.end() for match in CLAUSE_END.finditer(text)), len(text)):
+        word_starts = [match.start() for match in _WORD.finditer(text, start, end)]
         word_count = len(word_starts)
-        if word_count <= MIN_WORDS and not (end == len(sentence) and word_count == MIN_WORDS):
+        if word_count <= MIN_WORDS and not (end == len(text) and word_count == MIN_WORDS):
             continue
         if word_count > _LONG_CLAUSE_WORDS:
-            yield from _overlapping_windows(passage, sentence_start + start, sentence_start + end)
-        elif end - start < len(sentence):
-            yield _build_window(passage, sentence_start + start, sentence_start + end)
+            yield from _overlapping_windows(passage, sentence.start + start, sentence.start + end)
+        elif end - start < len(text):
+            yield _build_window(passage, sentence.start + start, sentence.start + end)
         if context_start is not None and word_count <= _LONG_CLAUSE_WORDS:
-            yield _build_window(passage, sentence_start + context_start, sentence_start + end)
+            yield _build_window(passage, sentence.start + context_start, sentence.start + end)
         # a few words of a clause are enough as context of the next one
         context_start = word_starts[-min(word_count, _SHORT_WINDOW_WORDS // 2 + 1)]
         start = end

@@ -26,14 +26,11 @@ def move_joints(outline: Outline, pieces: Sequence[Segment], removed: Collection
 
     `text` is what is left of the segments `pieces`, whose outline is `outline`, without those at the indexes `removed`.
     """
-    new_ends = sorted(_find_new_ends(outline, pieces, removed))
-    replacements = ((pieces[index].text, _replace_end(pieces[index].text, new_end)) for index, new_end in new_ends)
+    replacements: list[tuple[str, str]] = []
+    for index, new_end in sorted(_find_new_ends(outline, pieces, removed)):
+        # the ends have no backslash, so they may be templates
+        replacements.append((pieces[index].text, _ITEM_END.sub(new_end, pieces[index].text, count=1)))
     return replace_segments(text, replacements)[0]
-
-
-def _replace_end(item_text: str, new_end: str) -> str:
-    """The item with another end."""
-    return _ITEM_END.sub(lambda _: new_end, item_text, count=1)
 
 
 def _find_new_ends(outline: Outline, pieces: Sequence[Segment], removed: Collection[int]) -> Iterator[tuple[int, str]]:

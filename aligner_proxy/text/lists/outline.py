@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate, takewhile
 
 from aligner_proxy.text.lists.contents import find_entries
@@ -91,8 +92,6 @@ class Outline:
             for index, segment in enumerate(pieces)
         ]
         """For each segment, whether it has content, that is, is more than a marker or a frame (frames.py)."""
-        self._framed_ends: dict[int, int] | None = None
-        """For each frame, the segment behind what it frames first; None before the frames were searched."""
 
     def complete_removal(
         self, removed: Collection[int], first_unsent: int, is_insult: Callable[[str], bool]
@@ -452,9 +451,8 @@ class Outline:
             return next_line.segments.stop
         if next_line.is_quoted:
             return self._quotation_end(line_index)
-        framed_end = self._framed_end(start)
-        if framed_end is not None:
-            return framed_end
+        if start in self._framed_ends:
+            return self._framed_ends[start]
         section_end = self._section_end(line_index, TITLE_LEVEL)
         return section_end if next_line.follows_blank_line else min(section_end, self._paragraph_end(line_index + 1))
 
@@ -470,14 +468,14 @@ class Outline:
         """The segment behind a line and the consecutive lines below it for which `continues` is true."""
         return [self.lines[line_index], *takewhile(continues, self.lines[line_index + 1 :])][-1].segments.stop
 
-    def _framed_end(self, start: int) -> int | None:
-        """The segment behind the element that begins with segment `start`; None if none begins there."""
-        if self._framed_ends is None:
-            self._framed_ends = {}
-            for frame, framed in find_frames(self._segments):
-                # the closing tag, or the next break, is the segment behind what is framed; the last break has none
-                self._framed_ends.setdefault(frame, min(framed.stop + 1, len(self._segments)))
-        return self._framed_ends.get(start)
+    @cached_property
+    def _framed_ends(self) -> dict[int, int]:
+        """For each frame, the segment behind the element that it begins."""
+        ends: dict[int, int] = {}
+        for frame, framed in find_frames(self._segments):
+            # the closing tag, or the next break, is the segment behind what is framed; the last break has none
+            ends.setdefault(frame, min(framed.stop + 1, len(self._segments)))
+        return ends
 
     def _block_end(self, start: int) -> int:
         """The segment behind the list or the table that begins with segment `start`; `start` if none begins there."""
