@@ -149,7 +149,9 @@ def text_literals(answer: str) -> list[JsonString]:
         if len(match.group()) < MIN_CHARS or _COLON_AFTER_KEY.match(answer, match.end()):
             continue
         text = json.loads(match.group(), strict=False)
-        if len(text) >= MIN_CHARS and _SEVERAL_WORDS.search(undisguise(text).text) and _is_encodable(text):
+        # JSON can contain lone surrogates, UTF-8 cannot
+        is_encodable = not any("\ud800" <= char <= "\udfff" for char in text)
+        if len(text) >= MIN_CHARS and _SEVERAL_WORDS.search(undisguise(text).text) and is_encodable:
             literals.append(JsonString(*match.span(), text))
     return literals
 
@@ -178,11 +180,6 @@ def begins_json(text: str) -> bool:
         # If the text was cut off, the error is in an unterminated string, or near the end of the text.
         return error.msg.startswith("Unterminated string") or error.pos >= len(text.rstrip()) - _LONGEST_CUT_VALUE
     return True
-
-
-def _is_encodable(text: str) -> bool:
-    """Whether a text can be encoded: JSON can contain lone surrogates, UTF-8 cannot."""
-    return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def replace_literals(answer: str, new_texts: Mapping[JsonString, str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.count_words import (
@@ -185,10 +185,6 @@ _COUNTS_BEHIND_LISTS = (_NAMED_COUNT, _BACK_COUNT, _THESE_COUNT, _THESE_IDEOGRAP
 """Match the count of a list in the line behind it."""
 _MAX_OUTLINES = 32
 """Most times that the outline of a growing answer is read, because a hostile one may have thousands of counts."""
-_Counts = list[tuple[int, int, re.Pattern[str]]]
-"""Counts of a list that lost items, each (items before, items after, pattern)."""
-_CountsBySegment = dict[int, _Counts]
-"""For each segment that may count a list that lost items, its counts."""
 _WORDS_FOR_TWO = {"all": "both", "alle": "beide"}
 """For each word for "all" before a count what is said of two things: "all five", but "both"."""
 
@@ -198,7 +194,12 @@ def update_counts(outline: Outline, pieces: Sequence[Segment], removed: Collecti
 
     `text` is what is left of the segments `pieces`, whose outline is `outline`, without those at the indexes `removed`.
     """
-    return _write_counts(_find_counts(outline, pieces, removed), pieces, text)
+    all_counts = list(outline.lists_above(removed, _COUNTS_BEHIND_LISTS, _names_thing))
+    all_counts += outline.announced_lists(removed, _COUNTS_BEFORE_COLON)
+    all_counts += outline.announced_lists(removed, _COUNTS_IN_LINE_ABOVE, needs_colon=False)
+    for count in Ordinals().count(pieces, removed):
+        all_counts += [(count, pattern) for pattern in _COUNTS_BEFORE_SENTENCES]
+    return _write_counts(all_counts, pieces, text)
 
 
 class CountsBehindLists:
@@ -225,43 +226,22 @@ class CountsBehindLists:
         self._outlines_left -= 1
         all_counts = Outline(self._pieces).lists_above(self._removed, _COUNTS_BEHIND_LISTS, _names_thing)
         new_counts = [(count, pattern) for count, pattern in all_counts if count[0] >= first]
-        text, changed_count = _write_counts(_group_by_segment(new_counts), self._pieces, text)
+        text, changed_count = _write_counts(new_counts, self._pieces, text)
         self.changed += changed_count
         return text
 
 
-def _write_counts(counts_by_segment: _CountsBySegment, pieces: Sequence[Segment], text: str) -> tuple[str, int]:
+def _write_counts(all_counts: Sequence[FoundCount], pieces: Sequence[Segment], text: str) -> tuple[str, int]:
     """Write new counts into `text`, which has segments of `pieces`: (the new text, number of segments with one)."""
-    answer = "".join(piece.text + piece.gap for piece in pieces) if counts_by_segment else ""
-
-    def write_counts(old_text: str, changes: _Counts) -> str:
-        new_text = old_text
-        for old_count, new_count, pattern in changes:
-            new_text = _update_counts_in(new_text, pattern, old_count, new_count, answer)
-            if (old_count, new_count) == (MIN_COUNT, 1):
-                new_text = _TWO.sub(_say_one, new_text)
-        return new_text
-
-    segments = ((pieces[index].text, changes) for index, changes in sorted(counts_by_segment.items()))
-    return replace_segments(text, ((old_text, write_counts(old_text, changes)) for old_text, changes in segments))
-
-
-def _find_counts(outline: Outline, pieces: Sequence[Segment], removed: Collection[int]) -> _CountsBySegment:
-    """The counts of each segment that may count a list that lost items."""
-    all_counts = list(outline.lists_above(removed, _COUNTS_BEHIND_LISTS, _names_thing))
-    all_counts += outline.announced_lists(removed, _COUNTS_BEFORE_COLON)
-    all_counts += outline.announced_lists(removed, _COUNTS_IN_LINE_ABOVE, needs_colon=False)
-    for count in Ordinals().count(pieces, removed):
-        all_counts += [(count, pattern) for pattern in _COUNTS_BEFORE_SENTENCES]
-    return _group_by_segment(all_counts)
-
-
-def _group_by_segment(all_counts: Iterable[FoundCount]) -> _CountsBySegment:
-    """The counts by the segment in which they are."""
-    counts_by_segment: _CountsBySegment = {}
+    new_texts: dict[int, str] = {}
+    answer = "".join(piece.text + piece.gap for piece in pieces) if all_counts else ""
     for (index, old_count, new_count), pattern in all_counts:
-        counts_by_segment.setdefault(index, []).append((old_count, new_count, pattern))
-    return counts_by_segment
+        new_text = new_texts.get(index, pieces[index].text)
+        new_text = _update_counts_in(new_text, pattern, old_count, new_count, answer)
+        if (old_count, new_count) == (MIN_COUNT, 1):
+            new_text = _TWO.sub(_say_one, new_text)
+        new_texts[index] = new_text
+    return replace_segments(text, ((pieces[index].text, new_texts[index]) for index in sorted(new_texts)))
 
 
 def _names_thing(count: re.Match[str], text_above: str) -> bool:
