@@ -41,6 +41,7 @@ _UNDECIDED = re.compile(
 """Matches text none of whose characters, but the first, can decide where a sentence or a word ends or begins."""
 _LIST_NUMBER = re.compile(r"\s*(?:[-*+]\s+)?\d+\.")
 _WORD = re.compile(r"\S+")
+_SPACE = re.compile(r"\s")
 
 
 class LineSentences:
@@ -81,7 +82,8 @@ class LineSentences:
         """
         last_char = max(0, self._read_length - 1)
         self._read_length = len(self.text)
-        if last_char and self._end is None and _UNDECIDED.fullmatch(self.text, last_char):
+        was_undecided = self._end is not None
+        if last_char and not was_undecided and _UNDECIDED.fullmatch(self.text, last_char):
             return
         while (end := self._end or self._find_end()) is not None:
             yield from self._divide(end.end())
@@ -97,7 +99,9 @@ class LineSentences:
                 self._continues = False
                 self._run_on = None
                 yield self._start
-        yield from self._divide(len(self.text))
+        # no word begins or ends in text without white space
+        if was_undecided or _SPACE.search(self.text, last_char):
+            yield from self._divide(len(self.text))
 
     def _find_end(self) -> re.Match[str] | None:
         """Find the next place where a sentence may end; None if there is none so far."""
