@@ -125,7 +125,9 @@ class ChoiceCorrector:
         """Record the final outcomes, each with its exchange, of choices that a stream corrected segment by segment."""
         for exchange, outcome in outcomes:
             metrics.record_outcome(exchange.call_id, len(exchange.answer or ""), outcome)
-            self._queue_record(exchange, outcome)
+            event = self._make_event(exchange, outcome)
+            if event is not None and self._auditor is not None:
+                self._auditor.note(event)
             self._start_shadow_judgement(exchange, outcome)
         self._state.finalize([outcome for _, outcome in outcomes])
         metrics.record_upstream_end(self._state)
@@ -242,12 +244,6 @@ class ChoiceCorrector:
         except NotRecorded as error:
             return replace(outcome, status=Status.FAILED, reason=error.reason, text=None)
         return outcome
-
-    def _queue_record(self, exchange: Exchange, outcome: Outcome) -> None:
-        """Queue the outcome for the audit store, unless nothing is to be recorded."""
-        event = self._make_event(exchange, outcome)
-        if event is not None and self._auditor is not None:
-            self._auditor.note(event)
 
     def _make_event(self, exchange: Exchange, outcome: Outcome) -> AuditEvent | None:
         """The audit event of an outcome; None if nothing is to be recorded.

@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from fastapi import HTTPException
 from litellm.integrations.custom_guardrail import CustomGuardrail
@@ -49,7 +49,7 @@ from aligner_proxy.gateway.process_changes import change_process
 from aligner_proxy.gateway.readiness import EngineReadiness
 from aligner_proxy.gateway.request_state import Arrival, RequestState, copy_without_state, find_state, store_state
 from aligner_proxy.gateway.shadow import ShadowCorrections
-from aligner_proxy.gateway.shared_server import SharedServer, open_shared_server
+from aligner_proxy.gateway.shared_server import open_shared_server
 from aligner_proxy.gateway.side_texts import SideTexts, delivered_texts, withhold_error
 from aligner_proxy.gateway.streaming import dispatch, takeover
 from aligner_proxy.gateway.streaming.budget import StreamBudget
@@ -84,33 +84,14 @@ _GUARDRAIL_STATUS: dict[Status, GuardrailStatus] = {
 }
 
 
-def _is_pass_through_body(route: str | None, response: object) -> bool:
-    """Whether a response is the JSON body of a pass-through route, for which LiteLLM has no object of its own."""
-    return formats.wire(route) is None and isinstance(response, dict) and litellm_internals.is_pass_through(route)
-
-
-def _join_server(server: SharedServer, policies: reload.Policies) -> None:
-    """Report this process to the shared server until the proxy ends; without an event loop, report nothing."""
-    membership = server.join(policies)
-    with contextlib.suppress(RuntimeError):  # raised if no event loop runs, as in `check`
-        membership.start()
-        litellm_internals.run_at_shutdown(membership.aclose)
-
-
-class _ExaminedFile(NamedTuple):
-    """The policies file that was examined last, and whether it withholds answers that were not judged."""
-
-    file: PolicyFile
-    enforces: bool
-
-
 class AlignerGuardrail(CustomGuardrail):
     """Guardrail that corrects answers of upstream models according to `policies.yaml`."""
 
     use_native_lifecycle_hooks: ClassVar[bool] = True
     _bypass_warnings: tuple[str, ...] = ()
     """Descriptions of settings in LiteLLM's entry that keep answers from the hooks."""
-    _examined_file: _ExaminedFile | None = None
+    _examined_file: tuple[PolicyFile, bool] | None = None
+    """The policies file that `_enforces` examined last, and its result."""
 
     def __init__(self, policies: str = "policies.yaml", event_hook: Any = None, **settings: Any) -> None:
         """Load the policies file, build pipeline, audit and webhook, and hook into LiteLLM for the whole process.
@@ -137,8 +118,11 @@ class AlignerGuardrail(CustomGuardrail):
             self._webhook = WebhookSender(load_redaction(file))
         except (AlignerProxyError, OSError) as error:
             raise RuntimeError(f"aligner-proxy cannot start: {error}") from error
-        if server is not None:
-            _join_server(server, watched_policies)
+        if server is not None:  # it gets reports of this process until the proxy ends
+            membership = server.join(watched_policies)
+            with contextlib.suppress(RuntimeError):  # raised if no event loop runs, as in `check`
+                membership.start()
+                litellm_internals.run_at_shutdown(membership.aclose)
         self._shadows = ShadowCorrections(file.shadow.running, file.shadow.waiting)
         self._watchdog = LoopWatchdog()
         with contextlib.suppress(RuntimeError):  # the proxy creates guardrails in the event loop that will serve
@@ -200,9 +184,9 @@ class AlignerGuardrail(CustomGuardrail):
     def _enforces(self) -> bool:
         """Whether the active policies file withholds answers that were not judged; each file is examined only once."""
         file = self._policies.current.file
-        if self._examined_file is None or self._examined_file.file is not file:
-            self._examined_file = _ExaminedFile(file, guardrail_entry.find_enforcement(file) is not None)
-        return self._examined_file.enforces
+        if self._examined_file is None or self._examined_file[0] is not file:
+            self._examined_file = (file, guardrail_entry.find_enforcement(file) is not None)
+        return self._examined_file[1]
 
     async def async_pre_call_hook(
         self, user_api_key_dict: UserAPIKeyAuth, cache: Any, data: dict[str, Any], call_type: Any
@@ -257,7 +241,9 @@ class AlignerGuardrail(CustomGuardrail):
         self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth, response: Any
     ) -> Any:
         """The corrected response; None to leave it unchanged. Raises `Blocked` if the policy prefers an error."""
-        if _is_pass_through_body(user_api_key_dict.request_route, response):
+        route = user_api_key_dict.request_route
+        # LiteLLM has no object of its own for the JSON body of a pass-through route.
+        if formats.wire(route) is None and isinstance(response, dict) and litellm_internals.is_pass_through(route):
             return await self._correct_pass_through_body(data, user_api_key_dict, response)
         state = await self._get_state(data, user_api_key_dict)
         if state.is_final:  # an earlier hook has recorded the outcomes
@@ -298,8 +284,7 @@ class AlignerGuardrail(CustomGuardrail):
             except ClientGone:
                 state.finalize([Outcome(Status.FAILED, metrics.CANCELLED, None, state.policy)])
                 self._add_record(data, state, time.time())
-        is_unchanged = delivered is response and not outcomes
-        return None if is_unchanged else delivered
+        return None if delivered is response and not outcomes else delivered
 
     async def _correct_pass_through_body(self, data: dict[str, Any], user: UserAPIKeyAuth, body: dict[str, Any]) -> Any:
         """The corrected JSON body of a pass-through route, read as an answer of the endpoint whose format it has.

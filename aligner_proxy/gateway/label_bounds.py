@@ -8,7 +8,7 @@ keys share one limit. Totals stay exact.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -90,10 +90,9 @@ def install() -> None:
         patch_labels(LabelBounds(RecentNames(configured_models)))
 
 
-def patch_labels(bounds: LabelBounds) -> Callable[[], None]:
-    """Patch prometheus_client so that LiteLLM's metrics use `bounds`; the returned function undoes the patch."""
-    previous_labels = MetricWrapperBase.labels
-    unbounded_labels = getattr(previous_labels, "unbounded", previous_labels)
+def patch_labels(bounds: LabelBounds) -> None:
+    """Patch prometheus_client so that LiteLLM's metrics use `bounds`."""
+    unbounded_labels = getattr(MetricWrapperBase.labels, "unbounded", MetricWrapperBase.labels)
 
     def bounded_labels(metric: Any, *values: Any, **keywords: Any) -> Any:
         """The series of a metric with these label values; of LiteLLM's metrics with the values that `bounds` allows."""
@@ -107,8 +106,3 @@ def patch_labels(bounds: LabelBounds) -> Callable[[], None]:
 
     bounded_labels.unbounded = unbounded_labels  # type: ignore[attr-defined]
     MetricWrapperBase.labels = bounded_labels  # type: ignore[method-assign,assignment]
-
-    def undo() -> None:
-        MetricWrapperBase.labels = previous_labels  # type: ignore[method-assign]
-
-    return undo

@@ -252,9 +252,9 @@ def add_middleware() -> None:
 
 def count_in_readiness(reason: readiness.Reason) -> None:
     """Let the proxy's /health/readiness fail while `reason` returns a word; does nothing outside the proxy."""
-    server = sys.modules.get("litellm.proxy.proxy_server")
-    if server is not None:
-        readiness.add_reason(server.app, reason)
+    app = proxy_application()
+    if app is not None:
+        readiness.add_reason(app, reason)
 
 
 def run_at_shutdown(last_work: Callable[[], Awaitable[object]]) -> None:

@@ -14,7 +14,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI
@@ -43,6 +43,8 @@ class PublicPage:
 
     plain: bytes
     compressed: bytes
+    rendered_at: float = field(default_factory=time.monotonic)
+    """Monotonic time."""
 
     @classmethod
     def from_document(cls, document: object) -> PublicPage:
@@ -81,15 +83,13 @@ class PublicPages:
         self._make_document = make_document
         self._max_age_s = max_age_s
         self._pages: dict[Hashable, PublicPage] = {}
-        self._rendered_at: dict[Hashable, float] = {}
-        """Monotonic time at which each page was rendered."""
         self._render_tasks: dict[Hashable, asyncio.Task[PublicPage]] = {}
         """Tasks that render pages now, by variant."""
 
     async def get_page(self, variant: Hashable) -> PublicPage:
         """The page of a variant from memory, rendered first if there is none; an old one is served during a renewal."""
         page = self._pages.get(variant)
-        if page is not None and time.monotonic() - self._rendered_at[variant] < self._max_age_s:
+        if page is not None and time.monotonic() - page.rendered_at < self._max_age_s:
             return page
         task = self._render_tasks.get(variant)
         if task is None:
@@ -107,8 +107,7 @@ class PublicPages:
             if len(self._pages) >= _MAX_VARIANTS:
                 self._pages.clear()
             self._pages[variant] = page
-            self._rendered_at[variant] = time.monotonic()
-            log.info("public page %s: built in %.1f s and cached", self._path, self._rendered_at[variant] - started)
+            log.info("public page %s: built in %.1f s and cached", self._path, page.rendered_at - started)
             return page
         finally:
             del self._render_tasks[variant]

@@ -65,13 +65,6 @@ _PLACE = re.compile(r"[^:\n]+:\d+(?=:)")
 """"FILE:LINE" at the beginning of an error's message."""
 
 
-class Watcher(Protocol):
-    """An object that checks files for changes."""
-
-    def check_files(self) -> None:
-        """Check the files and apply a completed change."""
-
-
 class WatchedFiles(Generic[_T]):
     """A value that is read again when its files change. `read` returns the value and its files; if it raises, the
     change is refused. `on_change` is called once for each change: with None if it was applied, else with the reason for
@@ -141,13 +134,13 @@ class WatchedFiles(Generic[_T]):
         return tuple([file_signature(path) for path in self._files])
 
 
-def keep_checking(watcher: Watcher, every_s: float = CHECK_EVERY_S) -> None:
+def keep_checking(watcher: WatchedFiles[Any], every_s: float = CHECK_EVERY_S) -> None:
     """Start a thread that checks for changes and ends with the watcher."""
     arguments = (weakref.ref(watcher), every_s)
     threading.Thread(target=_check_repeatedly, args=arguments, name="aligner-proxy-watch", daemon=True).start()
 
 
-def _check_repeatedly(reference: weakref.ref[Watcher], every_s: float) -> None:
+def _check_repeatedly(reference: weakref.ref[WatchedFiles[Any]], every_s: float) -> None:
     """Check files every `every_s` seconds until the watcher is freed; a pause keeps only a weak reference to it."""
     while True:
         time.sleep(every_s)
@@ -352,9 +345,9 @@ class Policies(WatchedFiles[ActiveConfig]):
             self._adopt_other_process_version()
             self._report = replace(self._report, refused=reason, refused_at=now)
         else:
-            restart_changes: tuple[str, ...] = ()
-            if self._file_at_start:
-                restart_changes = tuple(_list_restart_changes(self._file_at_start, self.current.file))
+            # No change happens before the start is complete, so the file of the start is known.
+            assert self._file_at_start is not None
+            restart_changes = tuple(_list_restart_changes(self._file_at_start, self.current.file))
             log.info("%s: reloaded, applies to new requests", self.path.name)
             for change in restart_changes:
                 log.warning("%s", change)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -170,8 +170,8 @@ class RequestState:
         ]
 
     def fail_all(self, reason: str) -> None:
-        """Mark every choice as failed, because the client gets an error in place of the answer."""
-        self.outcomes = mark_failed(self.outcomes, reason)
+        """Mark every choice as failed, without text, because the client gets an error in place of the answer."""
+        self.outcomes = [replace(outcome, status=Status.FAILED, reason=reason, text=None) for outcome in self.outcomes]
 
     @property
     def status(self) -> Status:
@@ -378,11 +378,6 @@ def find_state(data: Mapping[str, Any]) -> RequestState | None:
     return None
 
 
-def mark_failed(outcomes: Iterable[Outcome], reason: str) -> list[Outcome]:
-    """Copies of the outcomes as failures with this reason and without text."""
-    return [replace(outcome, status=Status.FAILED, reason=reason, text=None) for outcome in outcomes]
-
-
 def editor_use(outcomes: Sequence[Outcome]) -> EditorUse | None:
     """The summed editor use of all choices of a response; None if no editor was called."""
     return sum_uses([outcome.correction.editor for outcome in outcomes if outcome.correction], EditorUse())
@@ -462,8 +457,8 @@ def model_use_record(outcome: Outcome) -> dict[str, Any]:
     if correction is None:
         return record
     if correction.editor:
-        record["editor"] = {"model": outcome.policy.editor_group, **_call_record(correction.editor)}
-        record["editor"]["refused"] = correction.editor.refused
+        calls = _call_record(correction.editor)
+        record["editor"] = {"model": outcome.policy.editor_group, **calls, "refused": correction.editor.refused}
     use = correction.judge
     if use:
         verdicts = {"asked": use.segments, "flagged": use.flagged, "cleared": use.cleared}

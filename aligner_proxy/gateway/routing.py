@@ -281,7 +281,7 @@ def check_router_fields(data: Mapping[str, Any], allowed_fields: Collection[str]
         raise RouterFieldRefused("body", "fields that begin with _ are LiteLLM's own and are not accepted from clients")
     extra_body = body.get("extra_body")
     if isinstance(extra_body, Mapping):
-        refused_fields = _list_refused_extra_fields().intersection(extra_body).difference(allowed_fields)
+        refused_fields = (_BODY_FIELDS | list_router_fields()).intersection(extra_body).difference(allowed_fields)
         if refused_fields:
             raise RouterFieldRefused(
                 "extra_body", f"extra_body may not contain {min(refused_fields)}; send it as a field of the body"
@@ -308,12 +308,6 @@ def list_router_fields() -> frozenset[str]:
 
     declared = (name for purpose in _ROUTING_PURPOSES for name in purposes.wire_names(purpose))
     return frozenset((*declared, *Router.get_valid_args(), *_UNDECLARED_FIELDS)) - _HARMLESS_FIELDS
-
-
-@cache
-def _list_refused_extra_fields() -> frozenset[str]:
-    """The fields that `extra_body` may not contain."""
-    return _BODY_FIELDS | list_router_fields()
 
 
 def list_fallback_models(data: Mapping[str, Any]) -> tuple[str, ...]:

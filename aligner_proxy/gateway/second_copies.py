@@ -125,8 +125,8 @@ def withdraw_corrections(state: RequestState) -> Outcome:
 
 
 class StreamCopies:
-    """Finds and drops second copies in the events of one stream. Each event is passed to `remember` or
-    `remember_without_logprobs` (before the first edit) or `remove_copies`, and each edit to `add_removed`.
+    """Finds and drops second copies in the events of one stream. Each event is passed to `remember` (before the first
+    edit) or `remove_copies`, and each edit to `add_removed`.
     """
 
     def __init__(self, data: Mapping[str, Any], removed: RemovedText | None = None) -> None:
@@ -144,24 +144,20 @@ class StreamCopies:
         self._past_texts = _PastTexts()
         """The texts of all events so far, in which later edits are looked for."""
 
-    def remember(self, item: Any, own_texts: Collection[str]) -> None:
-        """Remember the texts of an event other than `own_texts`, which are the answer's.
+    def remember(self, item: Any, own_texts: Collection[str], *, may_be_edited: bool = False) -> Any:
+        """Remember the texts of an event other than `own_texts`, which are the answer's; return the event.
 
-        Text that later edits remove is looked for in them. Raises `NotPutIn` if the event cannot be read.
-        """
-        if not holds_only_answer(event_value(sse.as_frame(item)), own_texts):
-            call_or_raise(NotPutIn, self._reader.read, item, list(own_texts))
-
-    def remember_without_logprobs(self, item: Any, own_texts: Collection[str]) -> Any:
-        """Remember the texts of an event as `remember` does; return the event without token probabilities of other
-        text, since an edit may remove text that comes later. Raises `NotPutIn` if the event cannot be read.
+        Text that later edits remove is looked for in them. If the answer's text `may_be_edited` still, the event is
+        returned without token probabilities of other text. Raises `NotPutIn` if the event cannot be read.
         """
         frame = sse.as_frame(item)
         value = event_value(frame)
-        if not holds_only_answer(value, own_texts):
+        if holds_only_answer(value, own_texts):
+            return item
+        if may_be_edited:
             cleaned = call_or_raise(NotPutIn, copies.drop_foreign_logprobs, value)
             item = item if cleaned is value else frame.with_event(cleaned)
-            call_or_raise(NotPutIn, self._reader.read, item, list(own_texts))
+        call_or_raise(NotPutIn, self._reader.read, item, list(own_texts))
         return item
 
     def remove_copies(
@@ -176,9 +172,8 @@ class StreamCopies:
         """An event without second copies; `NOTHING` if nothing is left of it. Its other texts are remembered.
 
         `own_texts` are the answer's texts in the event as they are delivered, `unchanged_texts` the answer's texts that
-        no edit changed. `edited` is False if citations in the event point into an unchanged text; `may_be_edited` says
-        whether this text may still change, as for `remember_without_logprobs`. Raises `CopyStays` for a copy that may
-        not be dropped, or `NotPutIn` if the event cannot be read.
+        no edit changed. `edited` is False if citations in the event point into an unchanged text; `may_be_edited` is as
+        for `remember`. Raises `CopyStays` for a copy that may not be dropped, or `NotPutIn` for an unreadable event.
         """
         frame = sse.as_frame(item)
         value = event_value(frame)
@@ -200,10 +195,9 @@ class StreamCopies:
 
     def add_removed(self, original: str, corrected: str) -> None:
         """Note what an edit removes; `check_past_events` then looks for it in the events so far, too."""
-        self.removed.add(original, corrected)
-        if self._newly_removed is None:
-            self._newly_removed = RemovedText()
-        self._newly_removed.add(original, corrected)
+        self._newly_removed = self._newly_removed or RemovedText()
+        for removed in (self.removed, self._newly_removed):
+            removed.add(original, corrected)
 
     def check_past_events(self) -> None:
         """Raise `CopyStays` if a text in the events so far holds removed text, whole or in pieces."""

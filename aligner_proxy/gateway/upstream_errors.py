@@ -24,32 +24,31 @@ _REFUSAL_STATUSES = range(400, 500)
 
 
 class UpstreamItems:
-    """Iterator over a stream's items that ends without an error even if the stream breaks. So its reader can first pass
-    on what it still holds; then it calls `raise_error`, which raises the error.
+    """Iterator over a stream's items that ends without an error even if the stream breaks, so that its reader can first
+    pass on what it still holds, and then call `raise_error`.
     """
 
     def __init__(self, source: AsyncIterable[Any]) -> None:
         self._items = aiter(source)
-        self._error: Exception | None = None
+        self.error: Exception | None = None
         """The error that broke the stream; None if it is intact."""
 
     def __aiter__(self) -> UpstreamItems:
         return self
 
     async def __anext__(self) -> Any:
-        """The next item; if the upstream breaks off, the iteration ends and `raise_error` raises the error later."""
         try:
             return await anext(self._items)
         except StopAsyncIteration:
             raise
         except UPSTREAM_ERRORS as error:
-            self._error = error
+            self.error = error
             raise StopAsyncIteration from None
 
     def raise_error(self) -> None:
         """Raise the error that broke the stream, if one did."""
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
 
 
 def is_from_upstream(error: Exception) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import product
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
 
 from aligner_proxy.gateway import label_bounds
 from aligner_proxy.gateway.label_bounds import MAX_COMBINATIONS, LabelBounds
@@ -16,11 +16,11 @@ LABELS = ("hashed_api_key", "api_key_alias", "team", "user", "model", "user_agen
 
 
 @pytest.fixture
-def registry() -> Iterator[CollectorRegistry]:
+def registry(monkeypatch: pytest.MonkeyPatch) -> CollectorRegistry:
     """A registry while labels are bounded."""
-    undo = label_bounds.patch_labels(LabelBounds(RecentNames(lambda: frozenset({"gpt", "claude"}))))
-    yield CollectorRegistry()
-    undo()
+    monkeypatch.setattr(MetricWrapperBase, "labels", MetricWrapperBase.labels)  # undoes the patch after the test
+    label_bounds.patch_labels(LabelBounds(RecentNames(lambda: frozenset({"gpt", "claude"}))))
+    return CollectorRegistry()
 
 
 def labels(**changes: str) -> dict[str, str]:

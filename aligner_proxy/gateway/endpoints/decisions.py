@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import Request
 from litellm.proxy._types import ProxyException, UserAPIKeyAuth
@@ -21,7 +21,7 @@ from aligner_proxy.engine.example_heads import ExampleHeads
 from aligner_proxy.errors import ClientGone, CorrectionError
 from aligner_proxy.gateway import litellm_internals
 from aligner_proxy.gateway.choice_corrector import Blocked
-from aligner_proxy.gateway.endpoints.judgement import Hooks
+from aligner_proxy.gateway.endpoints.judgement import GatewayHooks
 from aligner_proxy.gateway.request_policy import BODY_REQUEST, BodyRequest
 from aligner_proxy.gateway.request_state import RequestState, find_state
 from aligner_proxy.pipeline.pipeline import Pipeline, align_request
@@ -33,14 +33,8 @@ _EXAMPLE_HEADS = ExampleHeads()
 """Heads learned from the examples of requests, for all requests of this worker."""
 
 
-class DecisionHooks(Hooks, Protocol):
-    """The guardrail's hooks, and its engine."""
-
-    pipeline: Pipeline
-
-
 async def decide(
-    hooks: DecisionHooks, request: Request, caller: UserAPIKeyAuth, question_body: DecisionForm
+    hooks: GatewayHooks, request: Request, caller: UserAPIKeyAuth, question_body: DecisionForm
 ) -> dict[str, Any]:
     """The JSON answer to the questions in a body; each question is judged as an objective.
 

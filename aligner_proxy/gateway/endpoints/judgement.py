@@ -23,6 +23,8 @@ from aligner_proxy.gateway import litellm_internals
 from aligner_proxy.gateway.endpoints.forms import AlignAnswer, AlignBody, AlignSegment, TextEdit
 from aligner_proxy.gateway.request_policy import BODY_REQUEST, BodyRequest
 from aligner_proxy.gateway.request_state import RequestState, find_state
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.plugins.registry import PluginEndpoint
 from aligner_proxy.policy.own_objectives import client_names
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Finding, Outcome, SegmentScore, Status
@@ -35,8 +37,12 @@ MAX_ANSWERS = 64
 _CALL_TYPE = "align"
 
 
-class Hooks(Protocol):
-    """The guardrail's hooks that also process proxied answers."""
+class GatewayHooks(Protocol):
+    """The guardrail that the endpoints use: its hooks, which also process proxied answers, and its engine."""
+
+    pipeline: Pipeline
+    endpoints: Mapping[str, PluginEndpoint]
+    """Endpoints of plugins, by path."""
 
     async def async_pre_call_hook(
         self, user_api_key_dict: UserAPIKeyAuth, cache: Any, data: dict[str, Any], call_type: Any
@@ -182,7 +188,9 @@ class JudgedBatch:
         )
 
 
-async def judge_answers(hooks: Hooks, request: Request, caller: UserAPIKeyAuth, answers: AnswerBatch) -> JudgedBatch:
+async def judge_answers(
+    hooks: GatewayHooks, request: Request, caller: UserAPIKeyAuth, answers: AnswerBatch
+) -> JudgedBatch:
     """Judge answers as if an upstream had given them.
 
     Raises LiteLLM's error if the caller lacks permission, and `Blocked` if the policy prefers an error; both have the

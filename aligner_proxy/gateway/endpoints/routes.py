@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -17,20 +18,13 @@ from aligner_proxy.errors import CorrectionError
 from aligner_proxy.formats import ALIGN, ANSWERS, DECISIONS, GENERIC_GUARDRAIL, SYSTEM_ONE, WEBHOOK
 from aligner_proxy.gateway import litellm_internals, request_policy
 from aligner_proxy.gateway.endpoints import adapters
-from aligner_proxy.gateway.endpoints.decisions import DecisionHooks, decide
+from aligner_proxy.gateway.endpoints.decisions import decide
 from aligner_proxy.gateway.endpoints.forms import AlignAnswer, AlignBody, align_form, parse_body
-from aligner_proxy.gateway.endpoints.judgement import AnswerBatch, JudgedBatch, judge_answers
+from aligner_proxy.gateway.endpoints.judgement import AnswerBatch, GatewayHooks, judge_answers
 from aligner_proxy.plugins.api import Endpoint, EndpointRefusal
 from aligner_proxy.plugins.registry import PluginEndpoint
 
 log = logging.getLogger(__name__)
-
-
-class GatewayHooks(DecisionHooks, Protocol):
-    """The guardrail that the endpoints use."""
-
-    endpoints: Mapping[str, PluginEndpoint]
-    """Endpoints of plugins, by path."""
 
 
 _TAGS = ["aligner"]
@@ -79,11 +73,7 @@ def find_endpoint(route: object) -> Endpoint | None:
 
 def _make_judge(request: Request, caller: Any) -> adapters.JudgeBatch:
     """Return a function that judges answers for this request, with the current guardrail of its application."""
-
-    async def judge_with_hooks(answers: AnswerBatch) -> JudgedBatch:
-        return await judge_answers(_hooks[request.app], request, caller, answers)
-
-    return judge_with_hooks
+    return partial(judge_answers, _hooks[request.app], request, caller)
 
 
 def _make_router(auth: Callable[..., Any], align_body: type[AlignBody]) -> APIRouter:
@@ -99,8 +89,7 @@ def _make_router(auth: Callable[..., Any], align_body: type[AlignBody]) -> APIRo
     async def align(request: Request, response: Response, caller: Any = authenticated) -> AlignAnswer:
         """Judge and correct an answer that you send, in the same way as a proxied answer."""
         body = await parse_body(request, align_body)
-        judge = _make_judge(request, caller)
-        result = await judge(AnswerBatch.from_body(body))
+        result = await judge_answers(_hooks[request.app], request, caller, AnswerBatch.from_body(body))
         response.headers.update(result.headers)
         return await result.make_report()
 

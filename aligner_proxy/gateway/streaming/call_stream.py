@@ -25,7 +25,7 @@ from aligner_proxy.gateway.call_arguments import CallArguments
 from aligner_proxy.gateway.litellm_internals import WatchedStream
 from aligner_proxy.gateway.second_copies import NOTHING, event_value
 from aligner_proxy.gateway.streaming.budget import StreamAccount, estimate_bytes
-from aligner_proxy.gateway.upstream_errors import UPSTREAM_ERRORS
+from aligner_proxy.gateway.upstream_errors import UpstreamItems
 from aligner_proxy.pipeline.stages.eligibility import LONGEST_JSON
 from aligner_proxy.types import SideKind
 
@@ -117,8 +117,6 @@ class CallStream:
         self._decoder = AnswerDecoder(wire.decoder(calls.data), calls.data)
         self._source: object = None
         """The upstream's stream; None before `correct`."""
-        self._upstream_error: Exception | None = None
-        """The exception that broke the upstream's stream; None if it is intact."""
         self._open_calls: dict[Place, _GrowingCall] = {}
         """The calls that have not ended, by place in the response."""
         self._whole_arguments: dict[Place, str] = {}
@@ -138,8 +136,9 @@ class CallStream:
 
     async def _correct_items(self, source: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
         """Yield the items of a stream with corrected calls; if the upstream breaks off, raise its error after them."""
+        upstream = UpstreamItems(source)
         try:
-            async with contextlib.aclosing(self._read_events(source)) as events:
+            async with contextlib.aclosing(self._read_events(upstream)) as events:
                 async for event in events:
                     for item in await self._take_event(event):
                         yield item
@@ -149,17 +148,13 @@ class CallStream:
                 yield item
         finally:
             self._waiting.close()
-        if self._upstream_error is not None:
-            raise self._upstream_error
+        upstream.raise_error()
 
-    async def _read_events(self, source: AsyncIterable[Any]) -> AsyncGenerator[StreamEvent, None]:
-        """Yield the decoded events of a stream; if the upstream breaks off, end and keep its error for the caller."""
-        try:
-            async for item in source:
-                for event in self._decoder.feed(item):
-                    yield event
-        except UPSTREAM_ERRORS as error:
-            self._upstream_error = error
+    async def _read_events(self, upstream: UpstreamItems) -> AsyncGenerator[StreamEvent, None]:
+        """Yield the decoded events of a stream."""
+        async for item in upstream:
+            for event in self._decoder.feed(item):
+                yield event
         for event in self._decoder.flush():
             yield event
 
@@ -292,9 +287,7 @@ class CallStream:
         frame = sse.as_frame(item)
         value = event_value(frame)
         edited = self._calls.call_format.replace(value, self._find_new_text)
-        if edited is value:
-            return item
-        return frame.with_event(edited) if isinstance(item, bytes) else edited
+        return item if edited is value else frame.with_event(edited)
 
     def _find_new_text(self, call: CallText) -> str:
         """The text to deliver in place of arguments or a piece of them.

@@ -39,7 +39,7 @@ from aligner_proxy.gateway.second_copies import NOTHING, event_value
 from aligner_proxy.gateway.side_texts import SideTexts, withhold_error
 from aligner_proxy.gateway.streaming.budget import StreamAccount, StreamBudget, estimate_event_bytes
 from aligner_proxy.gateway.streaming.event_queue import NO_REPEATED_TEXTS, EventQueue, QueuedEvent, Text
-from aligner_proxy.gateway.upstream_errors import UPSTREAM_ERRORS
+from aligner_proxy.gateway.upstream_errors import UpstreamItems
 from aligner_proxy.types import OnSkip
 
 DECIDE_EARLY_EVERY_S = 1.0
@@ -217,13 +217,14 @@ class StreamDelivery(abc.ABC, Generic[Text]):
     async def _read(self, source: AsyncIterable[object]) -> None:
         """Read and queue the whole stream; pause while the queued events take too much memory."""
         chunks = litellm_internals.stream_chunks(source)
-        async with contextlib.aclosing(self._read_upstream(source)) as items:
-            async for item in items:
-                await self.take_item(item)
-                chunks.merge()
-                await self._time_slice.pause()
-                if self._memory.account.is_full:
-                    await self._wait_for_memory()
+        upstream = UpstreamItems(source)
+        async for item in upstream:
+            await self.take_item(item)
+            chunks.merge()
+            await self._time_slice.pause()
+            if self._memory.account.is_full:
+                await self._wait_for_memory()
+        self.upstream_error = self.upstream_error or upstream.error
         await self.finish_reading()
 
     async def finish_reading(self) -> None:
@@ -232,14 +233,6 @@ class StreamDelivery(abc.ABC, Generic[Text]):
             await self._enqueue(event)
         self.note_source(self._source)  # another model may have taken the stream over, with other headers
         await self._end_answer()
-
-    async def _read_upstream(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
-        """Yield the upstream's items; if it breaks off, store the error in `upstream_error` and end."""
-        try:
-            async for item in source:
-                yield item
-        except UPSTREAM_ERRORS as error:
-            self.upstream_error = error
 
     async def take_item(self, item: object) -> None:
         """Decode an item of the upstream and queue its events; long bytes are decoded slice by slice."""

@@ -31,6 +31,7 @@ from aligner_proxy.gateway.streaming.event_queue import PACKED_FROM, QueuedEvent
 from aligner_proxy.gateway.streaming.opening import Opening
 from aligner_proxy.gateway.streaming.prefill import PrefilledText
 from aligner_proxy.gateway.streaming.released import ReleasedStream
+from aligner_proxy.gateway.upstream_errors import UpstreamItems
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
 from aligner_proxy.pipeline.part_splitter import is_blocked, longest_part
 from aligner_proxy.types import Exchange, Outcome, SideKind, SkipReason, Status
@@ -355,13 +356,14 @@ class LiveStream(HeldStream):
     async def _deliver_items(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
         """Yield the upstream's items as they arrive, then comments while the answer is corrected for the record."""
         chunks = litellm_internals.stream_chunks(source)
-        async with contextlib.aclosing(self._read_upstream(source)) as items:
-            async for item in items:
-                self.client.timeline.note_upstream()
-                self.client.note_delivered(item, has_text=True)
-                yield item
-                await self.take_item(item)
-                chunks.merge()
+        upstream = UpstreamItems(source)
+        async for item in upstream:
+            self.client.timeline.note_upstream()
+            self.client.note_delivered(item, has_text=True)
+            yield item
+            await self.take_item(item)
+            chunks.merge()
+        self.upstream_error = upstream.error
         # Nothing is left to deliver, but correcting for the record takes a while; comments keep the connection alive.
         async with contextlib.aclosing(super()._deliver_items(_nothing())) as comments:
             async for comment in comments:

@@ -331,23 +331,16 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         raises `Blocked` if the policy prefers an error, and otherwise returns the item.
         """
         own_texts = [*pieces, *(text.render(0, text.length) for text in queued.repeated_texts.values())]
-        has_removed_text = bool(self._edit_counts)
         may_be_edited = self._may_lose_logprobs(queued)
-        if not has_removed_text:
-            if may_be_edited:
-                return self._copies.remember_without_logprobs(item, own_texts)
-            self._copies.remember(item, own_texts)
-            return item
+        if not self._edit_counts:  # nothing has been removed yet
+            return self._copies.remember(item, own_texts, may_be_edited=may_be_edited)
         if self._only_points_into_edit(queued):
             return self._make_stand_in(queued)
         try:
             unchanged_texts = queued.list_unchanged_texts()
+            edited = self._may_point_into_edit(queued)
             item = self._copies.remove_copies(
-                item,
-                own_texts,
-                unchanged_texts,
-                edited=self._may_point_into_edit(queued),
-                may_be_edited=may_be_edited,
+                item, own_texts, unchanged_texts, edited=edited, may_be_edited=may_be_edited
             )
             self._copies.check_past_events()
         except CopyStays:
