@@ -24,14 +24,7 @@ from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.side_texts import MakeCorrector, make_side_exchange, scoring_state
 from aligner_proxy.gateway.upstream_errors import UpstreamItems
 from aligner_proxy.pipeline import outcomes
-from aligner_proxy.types import (
-    Exchange,
-    Mode,
-    Outcome,
-    SideKind,
-    SideTreatment,
-    Status,
-)
+from aligner_proxy.types import Exchange, Mode, Outcome, SideKind, SideTreatment, Status
 
 
 def reasoning_treatment(state: RequestState) -> SideTreatment:
@@ -65,7 +58,6 @@ class Reasoning:
     """Removes or scores the reasoning of one request."""
 
     _reasoning_format: SafeReasoning
-    """Reads and removes reasoning in the endpoint's wire format."""
     _data: Mapping[str, Any]
     """The request as LiteLLM passes it to hooks."""
     _state: RequestState
@@ -114,10 +106,7 @@ class Reasoning:
             return {}
 
     async def _score(self, reasoning_by_choice: Mapping[int, str], source: object) -> None:
-        """Score the reasoning of each choice and store the outcomes in the request's state.
-
-        `source` is the response or stream, with which LiteLLM stores the upstream's headers.
-        """
+        """Score the reasoning of each choice of the response or stream `source`, and keep the outcomes in the state."""
         no_store = is_storing_forbidden(self._data, source)
         exchanges = [
             make_side_exchange(self._empty_exchange, number, text, no_store=no_store)
@@ -137,13 +126,11 @@ class Reasoning:
     ) -> AsyncGenerator[Any, None]:
         """Yield the items of a stream without their reasoning.
 
-        After a failure to remove reasoning, the remaining items pass unchanged; if the policy prefers an error,
-        `Blocked` is raised instead.
+        After a failure, the remaining items pass unchanged or, if the policy prefers an error, `Blocked` is raised.
         """
         has_failed = False
         time_slice = TimeSlice()
-        async with _close_at_end(source) as items:
-            upstream = UpstreamItems(items)
+        async with contextlib.aclosing(UpstreamItems(source)) as upstream:
             async for item in upstream:
                 try:
                     outgoing_items = [item] if has_failed else reader.feed(item)
@@ -174,8 +161,8 @@ class Reasoning:
         piece_count = 0
         scored_count = 0  # how many of the pieces of reasoning are scored, or are being scored
         try:
-            async with _close_at_end(source) as items:
-                async for item in items:
+            async with contextlib.aclosing(UpstreamItems(source)) as upstream:
+                async for item in upstream:
                     with contextlib.suppress(Unreadable):
                         reader.feed(item)
                     has_grown = reader.piece_count > piece_count
@@ -186,6 +173,7 @@ class Reasoning:
                         # All reasoning so far is scored together, so an earlier task on its beginning is useless.
                         scoring_task = _cancel_and_start(scoring_task, self._score(reader.texts, source))
                     yield item
+                upstream.raise_error()
             with contextlib.suppress(Unreadable):
                 reader.flush()  # a last piece may still wait in the reader
             if reader.piece_count > scored_count:
@@ -202,14 +190,3 @@ def _cancel_and_start(earlier_task: asyncio.Task[None] | None, coroutine: Any) -
     if earlier_task is not None:
         earlier_task.cancel()
     return asyncio.create_task(coroutine)
-
-
-@contextlib.asynccontextmanager
-async def _close_at_end(source: AsyncIterable[Any]) -> AsyncIterator[AsyncIterator[Any]]:
-    """Context manager over the items of a stream that closes the stream at the end."""
-    items = aiter(source)
-    try:
-        yield items
-    finally:
-        if isinstance(items, AsyncGenerator):
-            await items.aclose()

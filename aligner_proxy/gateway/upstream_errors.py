@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable
 from typing import Any
 
 import httpx
@@ -37,6 +37,8 @@ class UpstreamItems:
         return self
 
     async def __anext__(self) -> Any:
+        if self.error is not None:
+            raise StopAsyncIteration
         try:
             return await anext(self._items)
         except StopAsyncIteration:
@@ -44,6 +46,11 @@ class UpstreamItems:
         except UPSTREAM_ERRORS as error:
             self.error = error
             raise StopAsyncIteration from None
+
+    async def aclose(self) -> None:
+        """Close the stream, if it is a generator."""
+        if isinstance(self._items, AsyncGenerator):
+            await self._items.aclose()
 
     def raise_error(self) -> None:
         """Raise the error that broke the stream, if one did."""
