@@ -1,9 +1,7 @@
 """Authentication for LiteLLM (`custom_auth`) without a database, by a file of key hashes and the master key.
 
 `serve` uses it where LiteLLM's file names neither a database nor another check. Elsewhere register it as
-`general_settings: {custom_auth: aligner_proxy.auth.user_api_key_auth}`. A key from the file may use the
-endpoints whose answers are corrected, the endpoints that return no model text, and any that its entry adds. LiteLLM
-itself enforces the limits that the entry sets.
+`general_settings: {custom_auth: aligner_proxy.auth.user_api_key_auth}`. LiteLLM itself enforces the limits of a key.
 """
 
 from __future__ import annotations
@@ -90,8 +88,7 @@ def _may_call_endpoint(key_entry: KeyEntry, request: Request) -> bool:
 
     Endpoints whose answers are corrected, endpoints without text and our own are allowed; a reviewer's key may use only
     our own for reviewers. FastAPI's path template decides this, so that no spelling of a path can pass for another; the
-    guardrail sees only the path, so the path must match, too. Any other endpoint must match a pattern in `routes` of
-    the key's entry.
+    guardrail sees only the path, so the path must match, too. Others must match a pattern in `routes` of the entry.
     """
     route = request.scope.get("route")
     template = getattr(route, "path", None)

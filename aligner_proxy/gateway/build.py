@@ -1,8 +1,4 @@
-"""Factory of the engine, cache and pipeline that a policies file configures.
-
-`aligner.engine` of the file decides which implementation of `Engine` is built. No connection is made here. The caller
-passes the function that reaches a LiteLLM model group, since that works only inside LiteLLM.
-"""
+"""Factory of the engine, cache and pipeline that a policies file configures; makes no connection."""
 
 from __future__ import annotations
 
@@ -134,10 +130,9 @@ def _join_replicas(engines: list[tuple[str, Engine]], wait_s: float) -> Engine:
 
 
 def correction_cache(file: PolicyFile, server: SharedServer | None = None) -> CorrectionCache:
-    """The cache of corrections that a file configures: on disk, in a plugin's store, or on the shared server.
+    """The cache of corrections that a file configures: on disk, in a plugin's store, or on the server of several hosts.
 
-    `server` is the server that several hosts share; None without one. Raises `ConfigError` if a plugin and a server are
-    configured.
+    Raises `ConfigError` if a plugin and a server are configured.
     """
     folder = config.cache_dir(file)
     ttl_s = file.cache.ttl_s
@@ -158,10 +153,7 @@ def correction_cache(file: PolicyFile, server: SharedServer | None = None) -> Co
 def build_pipeline(
     file: PolicyFile, head_source: HeadSource | None = None, server: SharedServer | None = None
 ) -> Pipeline:
-    """Build the pipeline with engine and cache of the policies file; makes no connection yet.
-
-    `head_source` supplies the taught heads that policies name; `server` is the server that several hosts share.
-    """
+    """Build the pipeline; for `head_source` see `open_engine`, for `server` see `correction_cache`."""
     # This module imports LiteLLM, which takes seconds; commands that only open an engine do not need it.
     from aligner_proxy.correctors.litellm_router import GroupChat, GroupCompleter, GroupDecisions
 

@@ -55,7 +55,6 @@ class CallArguments:
         """The request as LiteLLM passes it to hooks."""
         self.state = state
         self._empty_exchange = empty_exchange
-        """The request's conversation, with no answer yet."""
         self._make_corrector = make_corrector
         self.side = side
         """Judges the texts beside the answer, and so the calls that are not corrected here."""
@@ -116,10 +115,9 @@ class CallArguments:
         return outcome.text or call.text
 
     async def correct(self, calls: Iterable[CallText], source: object) -> None:
-        """Correct the calls that hold prose and were not corrected before, as far as `_MAX_CALLS` allows.
+        """Correct the calls of the response or stream `source` that hold prose and are new, up to `_MAX_CALLS`.
 
-        `source` is the response or stream, with which LiteLLM stores the upstream's headers. From then on,
-        `find_new_text` returns the corrected arguments, until `withdraw`.
+        From then on, `find_new_text` returns the corrected arguments, until `withdraw`.
         """
         calls = list(calls)
         self._tool_names.update({call.place: call.name for call in calls if call.name})
@@ -151,10 +149,7 @@ class CallArguments:
             self.copies.add_removed(_join_strings(arguments), _join_strings(new_arguments))
 
     def _make_exchange(self, number: int, call: CallText, *, no_store: bool) -> Exchange:
-        """An exchange in which the arguments of a call are the answer, so that they are corrected like one.
-
-        The tool's declaration says which form the answer must have. With `no_store`, the correction is not cached.
-        """
+        """An exchange in which a call's arguments are the answer, in the form that the tool's declaration demands."""
         tool_name, _, _ = self._key(call)
         tool = find_tool(self.data, tool_name)
         exchange = make_side_exchange(self._empty_exchange, number, call.text, no_store=no_store)
@@ -169,19 +164,14 @@ class CallArguments:
 
     async def report_judged_calls(self, calls: Sequence[CallText]) -> None:
         """Tell `side`, the judge of texts beside the answer, which of these calls it need not judge again."""
-        clean_calls = []
-        for call in calls:
-            outcome = self._outcomes.get(self._key(call))
-            if outcome is not None and _is_clean(outcome):
-                clean_calls.append(call)
+        clean_calls = [call for call in calls if _is_clean(self._outcomes.get(self._key(call)))]
         texts = await run_off_loop(_count_chars(clean_calls), partial(self._list_judged_texts, clean_calls))
         self.side.note_judged_texts(texts)
 
     def _list_judged_texts(self, calls: Iterable[CallText]) -> list[str]:
-        """Texts that `side` need not judge again: the delivered arguments of each call of which all prose was judged.
+        """The delivered arguments of each call of which all prose was judged: as one text, and string by string.
 
-        Each call is listed as one text, and also string by string, since `side` reads a call in either form, depending
-        on whether its arguments arrive as a string or as an object.
+        `side` reads a call in either form, depending on whether its arguments arrive as a string or as an object.
         """
         judged_texts = [self.find_new_text(call) for call in calls if _is_judged_whole(call.text)]
         prose_strings = [literal.text for arguments in judged_texts for literal in prose_literals(arguments)]
@@ -223,8 +213,8 @@ def _is_judged_whole(arguments: str) -> bool:
     return not (reads_as_json(arguments) and has_prose_outside_literals(arguments))
 
 
-def _is_clean(outcome: Outcome) -> bool:
+def _is_clean(outcome: Outcome | None) -> bool:
     """Whether arguments were judged, and nothing that was flagged is left in them."""
-    if outcome.correction is None or outcome.reason is not None or outcome.dropped:
+    if outcome is None or outcome.correction is None or outcome.reason is not None or outcome.dropped:
         return False
     return outcome.status is Status.CORRECTED or (outcome.status is Status.UNCHANGED and not outcome.flagged_count)

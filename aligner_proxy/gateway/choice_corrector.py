@@ -36,16 +36,13 @@ PublishRecord = Callable[[float], None]
 
 _UNRECORDED = (NotRecorded.reason, NoRoomForRecord.reason)
 """Reasons of answers that are refused because they have no audit entry."""
-
-
 RETRY_AFTER_S = 5
 """Seconds after which asking again may help, in the header of an error that passes by itself."""
 
 
 class Blocked(ProxyException):
     """The policy or a missing audit entry forbids delivering this answer. HTTP 503 with `retry-after` if the cause may
-    pass (`may_pass`). Else HTTP 422: the official clients repeat a request that gets a 5xx twice, and each time the
-    upstream is paid for an answer that is refused again.
+    pass. Else HTTP 422: clients repeat a request that gets a 5xx, and the upstream is paid for each answer.
     """
 
     def __init__(self, reason: str | None) -> None:
@@ -145,11 +142,8 @@ class ChoiceCorrector:
     def _make_corrections(
         self, answer: Sequence[Exchange], take_session: Callable[[int], Session | None] = lambda _: None
     ) -> list[Coroutine[Any, Any, Outcome]]:
-        """Coroutines that correct each text of one answer; none of them is started yet.
-
-        Several texts share an `AnswerTexts`, which knows whether anything remains of the whole answer.
-        """
-        answer_texts = None
+        """Coroutines that correct each text of one answer; none of them is started yet."""
+        answer_texts = None  # knows whether anything remains of an answer with several texts
         if len(answer) > 1 and self._state.policy.if_nothing_remains is not IfNothingRemains.ORIGINAL:
             answer_texts = AnswerTexts(self.pipeline.refusal_text, len(answer))
         return [self.correct_one(exchange, take_session(exchange.index), answer_texts) for exchange in answer]
@@ -159,8 +153,8 @@ class ChoiceCorrector:
     ) -> Outcome:
         """Correct one choice, and record its outcome even if the client disconnects.
 
-        `session` is the one in which the engine has read the choice while it arrived; None if it has not.
-        `answer_texts` is shared by all texts of one answer, which must be corrected concurrently; None for one text.
+        The engine may have read the choice ahead in `session`. `answer_texts` is shared by all texts of one answer,
+        which must be corrected concurrently; None for one text.
         """
         # This outcome is recorded if the client leaves before the answer is corrected.
         outcome = Outcome(Status.FAILED, metrics.CANCELLED, exchange.answer, self._state.policy, exchange.index)
@@ -246,11 +240,7 @@ class ChoiceCorrector:
         return outcome
 
     def _make_event(self, exchange: Exchange, outcome: Outcome) -> AuditEvent | None:
-        """The audit event of an outcome; None if nothing is to be recorded.
-
-        This also passes every outcome that is not a skip to the extensions of plugins and to the webhook for doubtful
-        answers.
-        """
+        """The audit event of an outcome, which also goes to plugins and webhook; None if nothing is to be recorded."""
         state = self._state
         if outcome.status is Status.SKIPPED:
             return None

@@ -149,10 +149,7 @@ def admit_paths(paths: Iterable[str]) -> None:
 async def make_request_data(
     request: Request, caller: UserAPIKeyAuth, body: Mapping[str, Any], call_id: str | None = None
 ) -> dict[str, Any]:
-    """The data of a request to our own endpoints as LiteLLM makes it for hooks: `body` with LiteLLM's additions.
-
-    These are metadata of key and team, tags, headers, and the call id: `call_id`, the client's, or a new one.
-    """
+    """The data of a request to our own endpoints as LiteLLM makes it for hooks: `body` with LiteLLM's additions."""
     proxy = proxy_module()
     data = await proxy.add_litellm_data_to_request(
         data=dict(body),
@@ -171,8 +168,7 @@ async def make_request_data(
 async def count_request(caller: UserAPIKeyAuth, data: Mapping[str, Any]) -> AsyncIterator[None]:
     """Context manager that counts a request towards the limits of its key, team and tags; raises HTTP 429 above them.
 
-    Any budget that LiteLLM reserved for the request is released at the end, because judging an answer costs nothing in
-    LiteLLM's accounts.
+    At the end LiteLLM's reserved budget is released, because judging an answer costs nothing in LiteLLM's accounts.
     """
     limiter = proxy_module().proxy_logging_obj.get_proxy_hook("parallel_request_limiter")
     try:
@@ -197,7 +193,7 @@ async def count_request(caller: UserAPIKeyAuth, data: Mapping[str, Any]) -> Asyn
 def payer_metadata(caller: UserAPIKeyAuth) -> dict[str, Any]:
     """Metadata for a call of LiteLLM's router (of an editor or judge) that charges it to the key of a request.
 
-    It contains no budgets or reservations, because those of the request are settled with the request's own answer.
+    It contains no budgets or reservations: those are settled with the request's own answer.
     """
     from litellm.proxy.litellm_pre_call_utils import LiteLLMProxyRequestSetup
 
@@ -222,10 +218,7 @@ def proxy_application() -> Starlette | None:
 
 
 def model_names() -> frozenset[str]:
-    """The configured model names: groups, aliases, and the upstream models of deployments; empty without a router.
-
-    An upstream model is named with its provider and without ("openai/gpt-4o", "gpt-4o").
-    """
+    """The configured groups, aliases and upstream models ("openai/gpt-4o", "gpt-4o"); none without a router."""
     router = getattr(proxy_module(), "llm_router", None)
     if router is None:
         return frozenset()
@@ -277,8 +270,7 @@ def run_at_shutdown(last_work: Callable[[], Awaitable[object]]) -> None:
 def bound_fallbacks(has_too_many: Callable[[object], bool], message: str) -> None:
     """Patch LiteLLM's check of a body to refuse long lists of fallbacks, with HTTP 400 and this message.
 
-    `has_too_many` is called with the value of each fallback field. LiteLLM runs this check before any hook, and
-    compares each entry with about a hundred parameter names, which takes long for a long list.
+    LiteLLM runs this check before any hook, and compares each entry with about a hundred parameter names.
     """
     from litellm.proxy.auth import auth_utils
 
@@ -287,7 +279,6 @@ def bound_fallbacks(has_too_many: Callable[[object], bool], message: str) -> Non
         return
 
     def iterate_bounded(request_body: Mapping[str, object]) -> Iterator[object]:
-        """Yield the values of LiteLLM's own iteration; raise HTTP 400 at a value that holds too many fallbacks."""
         for value in iterate_values(request_body):
             if has_too_many(value):
                 raise ProxyException(message, "invalid_request_error", "fallbacks", 400)
@@ -300,8 +291,8 @@ def bound_fallbacks(has_too_many: Callable[[object], bool], message: str) -> Non
 def keep_out_of_pipelines(guardrail_name: str) -> None:
     """Patch LiteLLM's guardrail pipelines to leave out steps of this guardrail, which then runs for every answer.
 
-    LiteLLM runs a step of a pipeline only for some answers, and may drop the step's result. Since a pipeline may be in
-    LiteLLM's database, our check of the configuration file cannot find it.
+    LiteLLM runs a step of a pipeline only for some answers, and may drop the step's result. A pipeline may be in
+    LiteLLM's database, where our check of the configuration file cannot find it.
     """
     from litellm.proxy.policy_engine.policy_resolver import PolicyResolver
 
@@ -314,7 +305,6 @@ def keep_out_of_pipelines(guardrail_name: str) -> None:
 
     @wraps(resolve)
     def resolve_other_steps(*arguments: Any, **keywords: Any) -> list[tuple[str, Any]]:
-        """LiteLLM's own (policy name, pipeline) pairs, without our steps and without pipelines of only our steps."""
         pipelines = []
         for policy_name, pipeline in resolve(*arguments, **keywords):
             steps = [step for step in pipeline.steps if step.guardrail not in excluded_names]
@@ -429,12 +419,10 @@ class MergedItems:
         """Number of items from which they are merged next."""
 
     def merge(self) -> None:
-        """Merge the older chunks in place once the list is too long.
-
-        The limit then doubles, so that the total work stays linear even if nothing can be merged.
-        """
+        """Merge the older chunks in place once the list is too long."""
         if len(self.items) >= self._merge_at:
             self.items[:-_RECENT_ITEMS] = merge_items(self.items[:-_RECENT_ITEMS])
+            # The limit doubles, so that the total work stays linear even if nothing can be merged.
             self._merge_at = max(_MIN_MERGED_ITEMS, 2 * len(self.items))
 
 

@@ -46,15 +46,12 @@ def _blocks_without_aligner(policy: Policy) -> bool:
 
 
 class EngineReadiness:
-    """Finds out whether the engine responds, if the active policies need it. Concurrent probes share one check.
-    `get_file` returns the active policies file, or None once nothing uses it any more.
-    """
+    """Finds out whether the engine responds, if the active policies need it. Concurrent probes share one check."""
 
     def __init__(self, engine: Engine, get_file: Callable[[], PolicyFile | None]) -> None:
         self._engine = engine
         self._get_file = get_file
         self._examined_file: PolicyFile | None = None
-        """The policies file for which `_file_needs_engine` was found."""
         self._file_needs_engine = False
         """Whether some policy of `_examined_file` blocks answers without an engine."""
         self._check_task: asyncio.Task[str | None] | None = None
@@ -112,7 +109,6 @@ class ReadinessMiddleware:
         self._reasons = reasons
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request; a probe of readiness gets status 503 if any of `reasons` says why we are not ready."""
         # The path may begin with the prefix under which the application is served.
         if scope["type"] == "http" and scope["path"].rstrip("/").endswith(PATH):
             for reason in self._reasons:
@@ -130,10 +126,7 @@ _reasons: WeakKeyDictionary[Any, list[Reason]] = WeakKeyDictionary()
 
 def add_reason(app: Starlette, reason: Reason) -> None:
     """Let the readiness probe of `app` fail while `reason` returns a word; adds the middleware at the first call."""
-    existing = _reasons.get(app)
-    if existing is not None:
-        existing.append(reason)
-        return
-    reasons = [reason]
-    _reasons[app] = reasons
-    add_layer(app, ReadinessMiddleware, reasons=reasons)
+    reasons = _reasons.setdefault(app, [])
+    reasons.append(reason)
+    if len(reasons) == 1:
+        add_layer(app, ReadinessMiddleware, reasons=reasons)

@@ -77,11 +77,9 @@ class WatchedFiles(Generic[_T]):
         self.current, self._files = read()
         self.refusal: str | None = None
         """Why the files on disk are refused; None if they are the current ones."""
+        # At first None, since the files may have changed between being read and being checked.
         self._applied_signature: Signature | None = None
-        """Signature of the files with the current value; None to read them at the next check.
-
-        At first None, since the files may have changed between being read and being checked.
-        """
+        """Signature of the files with the current value; None to read them at the next check."""
         self._last_signature = self._compute_signature()
         """Signature at the last check."""
 
@@ -99,10 +97,7 @@ class WatchedFiles(Generic[_T]):
         self._applied_signature = None
 
     def _read_files(self, signature: Signature) -> None:
-        """Read the files and make their value the current value, unless it is refused or they change meanwhile.
-
-        `signature` is the signature of the files now; if it differs after reading, the files have changed.
-        """
+        """Make what the files say the current value, unless it is refused or their `signature` changes meanwhile."""
         try:
             value, files = self._read()
         except AlignerProxyError as error:
@@ -264,7 +259,6 @@ class Policies(WatchedFiles[ActiveConfig]):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._active = active_policies.process_policies(path)
-        """The active version, as far as `serve` stores one for all its processes."""
         self._file_at_start: PolicyFile | None = None
         """The file with which the process started, to find changes that need a restart; None until it is read."""
         super().__init__(self._read_config, self._handle_change)
@@ -285,10 +279,7 @@ class Policies(WatchedFiles[ActiveConfig]):
         self._keys_file.check_files()
 
     def _read_config(self) -> tuple[ActiveConfig, tuple[Path, ...]]:
-        """The configuration in force, and the files to watch: policies file, files that it names, index of heads.
-
-        Raises `ConfigError` if the files are invalid or the change is refused.
-        """
+        """The configuration in force, and the files to watch; raises `ConfigError` if they are invalid or refused."""
         file = self._read_at_start() if self._file_at_start is None else self._read_disk()
         for warning in file.warnings:
             _warn_once(warning)
@@ -401,7 +392,7 @@ def _watch_policies(path: Path) -> Policies:
 def refer_to_file(policies: Policies) -> Callable[[], PolicyFile | None]:
     """Return a function that returns the active policies file, or None once no guardrail uses `policies` any more.
 
-    LiteLLM's application keeps a function that needs the file for ever, so the result must not keep `policies`.
+    LiteLLM's application keeps this function for ever, so it must not keep `policies`.
     """
     policies_reference = weakref.ref(policies)
 
@@ -423,10 +414,7 @@ def load_keys_quietly(path: Path) -> dict[str, KeyEntry]:
 
 
 def _list_restart_changes(file_at_start: PolicyFile, current_file: PolicyFile) -> Iterator[str]:
-    """Yield a message about each change that takes effect only after a restart.
-
-    These are changed settings in blocks that are read at the start, and names of new correctors and rules.
-    """
+    """Yield a message about each change that needs a restart: in blocks read at the start, new correctors and rules."""
     for block_name in _BLOCKS_READ_AT_START:
         old_block = getattr(file_at_start, block_name)
         new_block = getattr(current_file, block_name)

@@ -42,7 +42,7 @@ BYPASS_HEADER = "x-aligner-bypass"
 _DRAW_RANGE = 2**53
 """A power of two, so that a share times this is exact."""
 _SETTINGS_FIELD = "aligner"
-"""Name of our field in metadata, by which clients, keys and teams set things."""
+"""Our field in metadata, by which clients, keys and teams set things."""
 _SYSTEM_ROLES = frozenset({"system", "developer"})
 """Roles of turns with more authority than the user's."""
 BODY_REQUEST = "aligner_proxy_objectives"
@@ -83,7 +83,7 @@ async def resolve_request(
 ) -> tuple[RequestFacts, Policy]:
     """The facts of a request and its policy; raises LiteLLM's error if the request asks for something forbidden.
 
-    `data` is the request's body with LiteLLM's additions; the client's settings for us are removed from its metadata.
+    The client's settings for us are removed from the metadata in `data`.
     """
     current = policies.current
     field_names = [field.name for field in extensions.request_fields]
@@ -153,8 +153,7 @@ def _add_payer(policy: Policy, facts: RequestFacts, user: UserAPIKeyAuth) -> Pol
 def trusted_metadata(data: Mapping[str, Any], trust: Trust) -> dict[str, Any]:
     """The metadata of team and key that the policies file trusts, merged; the key's overrides the team's.
 
-    LiteLLM stores both in the metadata dicts of the request `data`. Warns once for each key if untrusted metadata of
-    the key or its team tries to switch the guardrail off.
+    Warns once for each key if untrusted metadata of the key or its team tries to switch the guardrail off.
     """
     merged: dict[str, Any] = {}
     for request_metadata in metadata_buckets(data):
@@ -279,8 +278,7 @@ def _read_client_fields(client_settings: Sequence[object], names: Iterable[str])
 def _model_names(data: Mapping[str, Any], user: UserAPIKeyAuth) -> tuple[str, tuple[str, ...]]:
     """The requested model, and all names whose policies count instead (empty: only the model's policy counts).
 
-    These names are the model's groups. If the path, query or body of the request also names other models, all of these
-    and the model itself are among the names.
+    These are the model's groups; if path, query or body also name other models, these and the model itself, too.
     """
     requested_model = _requested_model(data, user.request_route)
     model, groups = routing.resolve_name(requested_model, user.team_id)

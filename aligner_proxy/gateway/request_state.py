@@ -42,7 +42,7 @@ _MIN_BOUND_MS = 100
 class Timeline:
     """Times at which a stream's text arrived and left; roles, usage and other events do not count."""
 
-    # Seconds of `time.perf_counter`; None as long as no text arrived or left.
+    # Seconds of `time.perf_counter`; None before any text.
     began: float = field(default_factory=time.perf_counter)
     upstream_first: float | None = None
     upstream_last: float | None = None
@@ -102,7 +102,7 @@ class Arrival:
     extensions: Extensions = NO_EXTENSIONS
     """Extensions of plugins, which add to headers, comments and records."""
     heads_in_force: Mapping[str, Version] = field(default_factory=dict)
-    """Every taught head (learned from examples of one objective) in use when the request arrived, by content hash."""
+    """Every taught head in use when the request arrived, by content hash."""
     trace: Any = None
     """Parent of this request's spans (`tracing.context_of`)."""
     aligner_id: str = field(default_factory=lambda: os.urandom(16).hex())
@@ -131,7 +131,7 @@ class RequestState:
     skip: str | None = None
     """Reason, known before the answer, why no choice will be judged; None if choices are judged."""
     is_final: bool = False
-    """Whether the outcomes are final; later hooks for this call then do nothing."""
+    """Whether later hooks for this call do nothing."""
     selecting: RunningSelection | None = None
     """A plugin's running choice of objectives for this prompt; `wait_for_selection` waits for it."""
     outcomes: list[Outcome] = field(default_factory=list)
@@ -158,7 +158,7 @@ class RequestState:
             self.selecting = None
 
     def finalize(self, outcomes: Sequence[Outcome]) -> None:
-        """Set the final outcomes and mark the state as final."""
+        """Set the final outcomes."""
         self.outcomes = list(outcomes)
         self.is_final = True
 
@@ -234,10 +234,7 @@ class RequestState:
         return f"{summary} refused={use.refused}" if use.refused else summary
 
     def _use_fields(self) -> Iterator[str]:
-        """Yield the use of editor and judge for a stream's comment, such as "editor=2/180/40".
-
-        These are the editor's calls, tokens read and written, and the judge's segments asked, flagged and cleared.
-        """
+        """Yield the use of the editor (calls, tokens read and written) and judge for a comment: "editor=2/180/40"."""
         editing = editor_use(self.outcomes)
         if editing:
             yield f"editor={editing.calls}/{editing.read}/{editing.written}"
@@ -260,10 +257,10 @@ class RequestState:
         return summary
 
     def added_ms(self) -> float | None:
-        """Milliseconds of the slowest choice; unless the policy sets `exact_times`, a bound that they do not exceed.
+        """Milliseconds of the slowest choice; None if there are no outcomes.
 
-        Exact times would reveal something about the texts. The bound is the smallest of 100, 200, 500, 1000, 2000 ...
-        that is not below the time. None if there are no outcomes.
+        Exact times would reveal something about the texts, so unless the policy sets `exact_times`, this is the
+        smallest of 100, 200, 500, 1000, 2000 ... that is not below the time.
         """
         slowest_ms = max([outcome.ms for outcome in self.outcomes], default=None)
         if slowest_ms is None or self.policy.exact_times:
@@ -341,10 +338,7 @@ class RequestState:
         }
 
     def _decisive_outcome(self) -> Outcome:
-        """The outcome that gives the response its status: the one whose status comes first in `_STATUS_RANK`.
-
-        Of several with this status, it is the first with a reason, else the first. There must be an outcome.
-        """
+        """The outcome with the first status in `_STATUS_RANK`; of several, the first with a reason, else the first."""
         if len(self.outcomes) == 1:
             return self.outcomes[0]
         return min(self.outcomes, key=lambda outcome: (_STATUS_RANK.index(outcome.status), outcome.reason is None))

@@ -45,8 +45,8 @@ def echoed_texts(data: Mapping[str, Any], names: Sequence[str] = ECHOED) -> list
 
 
 class DeliveredTexts:
-    """The answers of one response: what was removed from them, and what is delivered. Answers with a corrected text in
-    `outcomes` count as edited. `removed` is what was removed from other texts, such as tool calls.
+    """The answers of one response: what was removed from them (and from other texts, `removed`), and what is delivered.
+    Answers with a corrected text in `outcomes` count as edited.
     """
 
     def __init__(
@@ -54,7 +54,6 @@ class DeliveredTexts:
     ) -> None:
         texts_by_index = corrected_texts(outcomes)
         self.removed = removed or RemovedText()
-        """What edits removed from the answers."""
         self.unchanged: list[str] = []
         """Answers without edits."""
         for exchange in exchanges:
@@ -282,9 +281,8 @@ class _PastTexts:
 
 
 def event_value(frame: sse.EventFrame) -> Any:
-    """The content of an event, as an object whose strings can be read: the JSON object of an event that came as bytes.
-
-    Bytes without a JSON object become `{"line": their text}`. An event that came as an object is returned as it is.
+    """The content of an event, as an object whose strings can be read: its JSON object or, for bytes without one,
+    `{"line": their text}`.
     """
     if not isinstance(frame.item, bytes):
         return frame.item

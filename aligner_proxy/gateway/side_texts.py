@@ -12,15 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
-    Callable,
-    Iterable,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,11 +77,7 @@ def scoring_state(state: RequestState, kind: SideKind | IncomingKind) -> Request
     """
     scored_state = correcting_state(state, kind)
     scored_state.policy = replace(
-        scored_state.policy,
-        mode=Mode.SHADOW,
-        score_only=True,
-        corrector=METAALIGNER,
-        plugin_rules=(),
+        scored_state.policy, mode=Mode.SHADOW, score_only=True, corrector=METAALIGNER, plugin_rules=()
     )
     if isinstance(kind, IncomingKind):
         scored_state.policy = scored_state.policy.drop_judges()
@@ -97,10 +85,7 @@ def scoring_state(state: RequestState, kind: SideKind | IncomingKind) -> Request
 
 
 def correcting_state(state: RequestState, kind: SideKind | IncomingKind) -> RequestState:
-    """A copy of a request's state under which texts of one kind are corrected, with a record of their own.
-
-    None of the texts is skipped, whatever the policy says about skipped answers.
-    """
+    """A copy of a request's state under which texts of one kind are all corrected, with a record of their own."""
     kind_name = kind.value
     policy = replace(
         state.policy,
@@ -123,7 +108,7 @@ def correcting_state(state: RequestState, kind: SideKind | IncomingKind) -> Requ
 def make_side_exchange(empty_exchange: Exchange, index: int, text: str, *, no_store: bool) -> Exchange:
     """An exchange in which a side text is the answer, so that it is judged like one; with `no_store`, it is not cached.
 
-    `empty_exchange` has the request's conversation and no answer; `index` is the number that the text gets.
+    `empty_exchange` has the request's conversation; `index` is the number that the text gets.
     """
     return replace(
         empty_exchange,
@@ -145,7 +130,6 @@ class _KindTreatments:
         self.policy = policy
         treatments = {kind: policy.side_treatment(kind) for kind in SideKind}
         self.dropped = frozenset(kind for kind in DROPPED if treatments[kind] is SideTreatment.DROP)
-        """Kinds that are removed."""
         checked_treatments = (*_JUDGED_TREATMENTS, SideTreatment.BLOCK)
         checked = frozenset(kind for kind, treatment in treatments.items() if treatment in checked_treatments)
         self.blocking = frozenset(kind for kind in checked if blocks_kind(policy, kind))
@@ -192,7 +176,6 @@ class SideTexts:
         self._judge = judge
         self._state = judge.state
         self._reader = SideTextReader(streamed=streamed)
-        """Holds the side texts that were read."""
         self._streamed = streamed
         self._kinds = _KindTreatments(judge.state.policy)
         """Treatments under the policy that was in use last; read by `_current_kinds`."""
@@ -308,10 +291,8 @@ class SideTexts:
 
     @property
     def is_growing(self) -> bool:
-        """Whether the last value added to a text that may block the answer, however short that text is so far.
-
-        The kind "other text" does not count, since it includes ids and similar values.
-        """
+        """Whether the last value added to a text that may block the answer, however short that text is so far."""
+        # "Other text" does not count, since it includes ids and similar values.
         grown_kinds = self._grown_kinds - {SideKind.OTHER_TEXT}
         return not self._current_kinds().blocking.isdisjoint(grown_kinds)
 
@@ -353,10 +334,7 @@ class SideTexts:
             text.is_released = any(text.pieces[0] in self._request_strings(name) for name in field_names)
 
     def _uncovered_text(self, text: SideText, covering_texts: Sequence[str]) -> str:
-        """The part of a text that has to be judged; empty if there is none.
-
-        This part occurs neither in `covering_texts` nor in a field of the request that the response repeats.
-        """
+        """The part of a text that occurs neither in `covering_texts` nor in a field that the response repeats."""
         if not self._state.policy.objectives:  # nothing can be flagged
             return ""
         # Tried first without the request's strings, which are expensive to collect.
@@ -365,10 +343,7 @@ class SideTexts:
         return self._reader.uncovered_text(text, (*covering_texts, *self._echoed_texts(text)))
 
     async def withhold_flagged_error(self, error: Exception) -> HTTPException | None:
-        """Judge the text of an upstream's error, and remove it from the error if the policy would block such a text.
-
-        Returns the error to raise instead if the text cannot be removed, else None. An error is judged only once.
-        """
+        """Judge, once, the text of an upstream's error, and withhold it (`withhold_message`) if it would be blocked."""
         if not upstream_errors.is_from_upstream(error) or getattr(error, _JUDGED, False):
             return None
         setattr(error, _JUDGED, True)
@@ -446,10 +421,7 @@ class SideTexts:
         return [text for text in self._reader.pending_texts() if text.kind in checked]
 
     def _echoed_texts(self, text: SideText) -> list[str]:
-        """The strings of the request's field under whose name the response contains `text`, such as `instructions`.
-
-        A text that only repeats these strings needs no judgement.
-        """
+        """The strings of the request's field under whose name the response contains `text`, such as `instructions`."""
         return [string for name in ECHOED if name in text.path for string in self._request_strings(name)]
 
     def _request_strings(self, name: str) -> frozenset[str]:
@@ -459,12 +431,9 @@ class SideTexts:
         return self._echoes[name]
 
     async def _judge_text(self, kind: SideKind, text: str) -> None:
-        """Score a text; raises `Blocked` if it is flagged or cannot be judged and the policy then prefers an error.
-
-        A kind under the treatment `block` is not scored, since any text of it is an error.
-        """
+        """Score a text; raises `Blocked` if it is flagged or cannot be judged and the policy then prefers an error."""
         state = self._state
-        if state.policy.side_treatment(kind) not in _JUDGED_TREATMENTS:
+        if state.policy.side_treatment(kind) not in _JUDGED_TREATMENTS:  # any text of a blocked kind is an error
             self.raise_if_blocked(kind)
             return
         outcome = await self._judge.score(kind, text)
@@ -481,7 +450,6 @@ class SideTexts:
             raise Blocked(kind.value)
 
     def _raise_if_any_blocked(self, kinds: Iterable[SideKind]) -> None:
-        """Raise `Blocked` if the policy prefers an error to an answer with texts of these kinds."""
         for kind in kinds:
             self.raise_if_blocked(kind)
 

@@ -68,10 +68,7 @@ class GenericRequest(_Foreign):
 
 
 async def judge_generic_guardrail(body: GenericRequest, judge: JudgeBatch) -> dict[str, Any]:
-    """The verdict in LiteLLM's format: the `action`, and what it needs; prompts always pass.
-
-    `stream_holdback_chars` says how many characters at the end of each text LiteLLM should hold back in a stream.
-    """
+    """The verdict in LiteLLM's format: the `action`, and what it needs; prompts always pass."""
     texts = body.texts or ()
     if body.input_type == "request" or not (texts or body.tool_calls):
         return {"action": "NONE"}
@@ -90,7 +87,7 @@ async def judge_generic_guardrail(body: GenericRequest, judge: JudgeBatch) -> di
         result = await judge(answers)
     except Blocked as error:
         return {"action": "BLOCKED", "blocked_reason": error.message}
-    # LiteLLM does not say whether more of the text will follow; if nothing follows, it ignores this field.
+    # How many characters at the end of each text LiteLLM should hold back in a stream; otherwise it ignores this field.
     holdback = {"stream_holdback_chars": result.undecided_chars}
     if not result.changed:
         return {"action": "NONE", **holdback}
@@ -164,10 +161,7 @@ async def _judge_agentgateway(body: AgentgatewayBody, judge: JudgeBatch) -> dict
 
 
 async def _judge_portkey(body: WebhookRequest, judge: JudgeBatch) -> dict[str, Any]:
-    """The body of Portkey's webhook: `verdict` (whether the answer may pass), and `data` with the status or reason.
-
-    If the answer was corrected, `transformedData` has the corrected response.
-    """
+    """The body of Portkey's webhook: `verdict` (whether the answer may pass), `data`, and a corrected response."""
     request = body.request.content or {}
     response = body.response.content or {}
     has_response = bool(response or body.response.model_extra)
@@ -212,7 +206,6 @@ class _PortkeyAnswer:
 
     @property
     def text(self) -> str:
-        """The text itself."""
         holder, key = self.place
         return str(holder[key])
 

@@ -53,10 +53,7 @@ def install_endpoints(hooks: GatewayHooks) -> None:
 
 
 def add_endpoints(app: FastAPI, auth: Callable[..., Any], hooks: GatewayHooks) -> None:
-    """Add the endpoints to an application, or only replace the hooks if they are there already.
-
-    `auth` is the FastAPI dependency that authenticates the caller.
-    """
+    """Add the endpoints to an application, or only replace the hooks; `auth` is the dependency that finds callers."""
     has_endpoints = app in _hooks
     _hooks[app] = hooks
     if not has_endpoints:
@@ -77,11 +74,7 @@ def _make_judge(request: Request, caller: Any) -> adapters.JudgeBatch:
 
 
 def _make_router(auth: Callable[..., Any], align_body: type[AlignBody]) -> APIRouter:
-    """The routes of the gateway's own endpoints.
-
-    `auth` is the FastAPI dependency that authenticates the caller, `align_body` the body of `POST /v1/align` with the
-    fields of plugins.
-    """
+    """The routes of the gateway's own endpoints; `align_body` is the body of `POST /v1/align` with plugins' fields."""
     authenticated = Depends(auth)
     router = APIRouter(tags=list(_TAGS), responses=_ERRORS)
 
@@ -117,9 +110,7 @@ def _make_router(auth: Callable[..., Any], align_body: type[AlignBody]) -> APIRo
 
 
 def _make_decision_function(body_class: type[DecisionForm], authenticated: Any) -> Callable[..., Any]:
-    """Return the function that FastAPI calls for questions in a body of this class; `authenticated` is the dependency
-    that supplies the caller.
-    """
+    """Return the function that FastAPI calls for questions in a body of this class."""
 
     async def answer(request: Request, caller: Any = authenticated) -> JSONResponse:
         body = await parse_body(request, body_class)
@@ -129,7 +120,7 @@ def _make_decision_function(body_class: type[DecisionForm], authenticated: Any) 
 
 
 def _make_plugin_router(hooks: GatewayHooks, auth: Callable[..., Any]) -> APIRouter:
-    """The routes of the endpoints that plugins bring; the FastAPI dependency `auth` authenticates the caller."""
+    """The routes of the endpoints that plugins bring."""
     router = APIRouter(tags=list(_TAGS), responses=_ERRORS)
     for plugin_endpoint in hooks.endpoints.values():
         endpoint = plugin_endpoint.endpoint
@@ -150,9 +141,7 @@ def _make_plugin_router(hooks: GatewayHooks, auth: Callable[..., Any]) -> APIRou
 
 
 def _make_plugin_function(endpoint: Endpoint, authenticated: Any) -> Callable[..., Any]:
-    """Return the function that FastAPI calls for a plugin's endpoint; `authenticated` is the dependency that supplies
-    the caller.
-    """
+    """Return the function that FastAPI calls for a plugin's endpoint."""
 
     async def answer(request: Request, caller: Any = authenticated) -> BaseModel:
         """Ask the plugin, within the limits that LiteLLM has for the caller's key."""
@@ -186,10 +175,7 @@ def _describe_body(body_class: type[BaseModel]) -> dict[str, Any]:
 
 
 def _inline_schema(schema: Any, definitions: Mapping[str, Any]) -> Any:
-    """A part of a JSON schema with each reference (`$ref`) replaced by the definition of that name.
-
-    In an OpenAPI document the references would not resolve.
-    """
+    """A part of a JSON schema with definitions in place of `$ref`, which would not resolve in an OpenAPI document."""
     if isinstance(schema, list):
         return [_inline_schema(entry, definitions) for entry in schema]
     if not isinstance(schema, dict):

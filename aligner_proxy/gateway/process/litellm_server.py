@@ -77,11 +77,7 @@ def _unify_logs() -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Run LiteLLM's command line with `uvicorn.run` replaced by `serve`.
-
-    `arguments` are a JSON object (`sockets`: file descriptors, `limits`: of connections), then LiteLLM's arguments.
-    Between imports and start, this waits for a line on standard input.
-    """
+    """Run LiteLLM's command line with `uvicorn.run` replaced by `serve`."""
     settings = json.loads(arguments[0])
     listeners = [socket.socket(fileno=descriptor) for descriptor in settings["sockets"]]
     uvicorn.run = partial(serve, listeners, ConnectionLimits(**settings["limits"]))

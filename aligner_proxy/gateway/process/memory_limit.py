@@ -27,7 +27,7 @@ MIN_MB = 768
 
 @dataclass(frozen=True, slots=True)
 class MemoryLimit:
-    """Maximum megabytes (2^20 bytes) of each process; 0 for no limit."""
+    """Maximum megabytes (2^20 bytes) of each process; 0 for no limit, for which the methods wait forever."""
 
     max_mb: int = 0
     check_every_s: float = CHECK_EVERY_S
@@ -41,10 +41,7 @@ class MemoryLimit:
         return await self._wait_above(pid, 1.0, 1)
 
     async def _wait_above(self, pid: int, share: float, needed_checks: int) -> int:
-        """Wait until process `pid` or a descendant exceeds this share of the limit at `needed_checks` checks in a row.
-
-        Returns the megabytes of the largest process. Without a limit, this waits forever.
-        """
+        """Wait until a process or a descendant exceeds this share of the limit at `needed_checks` checks in a row."""
         checks_above = 0
         while True:
             await asyncio.sleep(self.check_every_s)

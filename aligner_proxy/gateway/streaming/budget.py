@@ -21,9 +21,7 @@ _EVENT_BYTES = 800
 _CHUNK_BYTES = 3_300
 """Bytes of one LiteLLM chunk without its text."""
 _KEPT_BYTES = 12
-"""Bytes kept for each character until its stream ends: for the log, the audit and events that repeat the text.
-9 to 15 were measured in streams of two million characters.
-"""
+"""Bytes kept for each character until its stream ends, for log, audit and repeating events; 9 to 15 were measured."""
 _SMALL_SHARE = 0.5
 """Part of an equal share up to which a tenant does not have to wait when all streams together hold too much."""
 _MIB = 1 << 20
@@ -43,15 +41,12 @@ def estimate_bytes(item: object, chars: int) -> int:
 
 
 class StreamBudget:
-    """Counts the memory that the streams of one worker hold. Its limits are `max_mb` for all streams together and
-    `stream_mb` for one stream, both in MiB; the streams themselves stop reading at the limits.
-    """
+    """Counts the memory that the streams of one worker hold; the streams themselves stop reading at the limits."""
 
     def __init__(self, max_mb: int = 512, stream_mb: int = 16) -> None:
         self.max_bytes = max_mb * _MIB
         """Bytes that all streams together may hold."""
         self.max_stream_bytes = stream_mb * _MIB
-        """Bytes that one stream may hold."""
         self.held_bytes = 0
         self._bytes_by_tenant: Counter[str] = Counter()
         """Bytes that the streams of each tenant hold."""
@@ -65,7 +60,7 @@ class StreamBudget:
 
     @property
     def is_full(self) -> bool:
-        """Whether all streams together hold more than `max_bytes`."""
+        """Whether all streams together hold too much."""
         return self.held_bytes > self.max_bytes
 
     def add(self, tenant: str, size: int) -> None:
@@ -145,9 +140,7 @@ class StreamAccount:
         return self._budget.is_full and self._budget.shares_used_by(self._tenant) > 1
 
     async def wait_for_freed_bytes(self, within_s: float) -> bool:
-        """Wait until some stream frees bytes; return False if none did within `within_s` seconds and all streams
-        together still hold too much.
-        """
+        """Wait until some stream frees bytes; return False if none did in time and all together still hold too much."""
         has_freed = await self._budget.wait_for_freed_bytes(within_s)
         return has_freed or not self._budget.is_full
 

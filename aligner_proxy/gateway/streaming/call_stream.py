@@ -1,8 +1,7 @@
 """Corrects the tool calls of one stream before anything else reads it. The events of a call, and all events behind
 them, wait for the end of the call. A place (`Place`) says where in the response a call stands.
 
-If the waiting events take more memory than a stream may have, they go on uncorrected. Of a corrected call, the first
-piece gets all of its new arguments, and the other pieces become empty. Without an edit the events go on as they came.
+If the waiting events take more memory than a stream may have, they go on uncorrected.
 """
 
 from __future__ import annotations
@@ -58,7 +57,6 @@ class _GrowingCall:
     is_free: bool
     """Whether the arguments are any text, not JSON."""
     pieces: GrowingText
-    """The arguments so far."""
 
 
 class WaitingEvents:
@@ -71,7 +69,6 @@ class WaitingEvents:
         self._packer = Packer()
         """Stores waiting chunks as their differences from one another, which saves memory."""
         self._account = account
-        """Counts the bytes of the waiting events against the budget of streams."""
         self._call_chars = 0
         """Characters of the calls in the waiting events."""
 
@@ -125,7 +122,6 @@ class CallStream:
         self._filled_places: set[Place] = set()
         """The places of the calls whose new arguments have been put into an event."""
         self._time_slice = TimeSlice()
-        """Pauses long work regularly, so that other tasks run."""
         self._has_given_up = False
         """Whether correction was given up: from then on events do not wait, and no further call is corrected."""
 
@@ -202,7 +198,6 @@ class CallStream:
         return new_calls
 
     def _add_piece(self, piece: CallText) -> None:
-        """Add a piece to the arguments of its call."""
         if piece.place in self._whole_arguments:
             # The upstream continues a call after its end, so the call was corrected before it was complete.
             self._has_given_up = True
@@ -240,10 +235,7 @@ class CallStream:
         return items
 
     async def _map_with_pauses(self, make_item: Callable[..., object], *columns: Sequence[Any]) -> list[object]:
-        """The results of `map(make_item, *columns)`, without those that are `NOTHING`.
-
-        Other tasks run between two results, since there may be thousands of them.
-        """
+        """The results of `map(make_item, *columns)`, without `NOTHING`; other tasks run between two results."""
         items = []
         for arguments in zip(*columns, strict=True):
             item = make_item(*arguments)
@@ -253,10 +245,9 @@ class CallStream:
         return items
 
     def _make_later_item(self, event: _WaitingEvent) -> object:
-        """The item to deliver at once for an event that brings no new call, while no event waits.
+        """The item to deliver at once for an event that brings no new call, while no event waits; perhaps `NOTHING`.
 
         The event may repeat a corrected call, or quote text that was removed from a call, and is then changed likewise.
-        `NOTHING` if nothing is left of it.
         """
         if not self._calls.has_edits:
             # An unreadable event cannot be searched for copies; the check of texts beside the answer reports it later.

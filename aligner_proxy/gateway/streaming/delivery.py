@@ -136,12 +136,10 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         self._texts: dict[int, Text] = {}
         """The texts of the answers so far, by number of choice or text part."""
         self._queue: EventQueue[Text] = EventQueue()
-        """The events that arrived and were not delivered yet."""
         self._block_numbers = RemainingNumbers()
         """Renumbers the blocks that are delivered, since others are left out."""
         self._memory = StreamMemory(account or StreamBudget().open("-"))
         self._time_slice = TimeSlice()
-        """Pauses long work regularly, so that other tasks run."""
         self.delivery_signal = asyncio.Event()
         """Set when items may have become ready for delivery."""
         self._source: object = None
@@ -263,10 +261,7 @@ class StreamDelivery(abc.ABC, Generic[Text]):
                 self.give_up_correcting()
 
     async def _enqueue(self, event: StreamEvent) -> None:
-        """Add the event's pieces to their texts, then queue the event with the positions of the pieces.
-
-        The texts beside the answer, such as reasoning, go to the collector `side`, if there is one.
-        """
+        """Add the event's pieces to their texts and the texts beside the answer to `side`, then queue the event."""
         piece_spans = []
         for index, piece in event.pieces:
             text = self._get_text(index)
@@ -424,10 +419,7 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         return self._queue.first.event.original if self._queue and self._may_show_next_event else None
 
     async def _wait_for_items(self) -> bool:
-        """Wait for items or the time of the next heartbeat; return whether to send a heartbeat now.
-
-        No heartbeat is sent while the client has only the first part of an event.
-        """
+        """Wait for items or the next heartbeat; return whether to send one now, which is allowed between two events."""
         try:
             async with asyncio.timeout(self.client.seconds_to_heartbeat):
                 await self.delivery_signal.wait()
@@ -439,10 +431,7 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         return False
 
     async def _close(self, *, is_complete: bool) -> None:
-        """End reading, give back the memory of queued events and make outcomes final.
-
-        `is_complete` says whether everything was delivered.
-        """
+        """End reading, give back memory and make outcomes final; `is_complete` says whether everything went out."""
         reading_task = self._reading_task
         self._reading_task = None  # avoids a reference cycle: the traceback of the task's error refers to this object
         if reading_task is not None:

@@ -1,7 +1,4 @@
-"""Stream dispatch: holds a stream, releases it segment by segment, or delivers it at once, as the policy says.
-
-In every mode, the served text is recorded for LiteLLM and the added latency for the metrics.
-"""
+"""Stream dispatch: holds a stream, releases it segment by segment, or delivers it at once, as the policy says."""
 
 from __future__ import annotations
 

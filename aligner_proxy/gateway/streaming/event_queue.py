@@ -106,9 +106,7 @@ class _Shape(Generic[Text]):
 
 
 class EventQueue(Generic[Text]):
-    """First-in, first-out queue of the waiting events of one stream. An entry is an event or, to save memory, an event
-    as plain values (`PlainEvent`); what many plain entries have in common is stored once, as a shape.
-    """
+    """First-in, first-out queue of the waiting events of one stream."""
 
     def __init__(self) -> None:
         self._entries: deque[QueuedEvent[Text] | PlainEvent] = deque()
@@ -136,7 +134,7 @@ class EventQueue(Generic[Text]):
         return _stored_event(self._entries[-1])
 
     def entries(self) -> list[StreamEvent | PlainEvent]:
-        """All events as they are stored, packed or not; `original_item` returns the upstream's own chunk for each."""
+        """All events, each as `last` has it."""
         return [*map(_stored_event, self._entries)]
 
     def original_item(self, entry: object) -> object:

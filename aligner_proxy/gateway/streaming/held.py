@@ -87,10 +87,7 @@ class HeldStream(StreamDelivery[PrefilledText]):
             await self._switch_to_parts()
 
     async def _enqueue(self, event: StreamEvent) -> None:
-        """Queue an event and, if it may belong to the opening (the events before the first text), note it there.
-
-        Once a heartbeat was due, the opening may go out before the answer, so this also wakes delivery.
-        """
+        """Queue an event, and note it in the opening; once a heartbeat was due, this may go out, so wake delivery."""
         had_text = bool(self._texts)
         await super()._enqueue(event)
         self._last_entry = self._queue.last
@@ -103,13 +100,12 @@ class HeldStream(StreamDelivery[PrefilledText]):
                 self.delivery_signal.set()
 
     def _longest_text_length(self) -> int:
-        """The characters of the longest text so far."""
         return max((text.length for text in self._texts.values()), default=0)
 
     async def _switch_to_parts(self) -> ReleasedStream:
-        """Stop holding an answer that became too long: a new stream corrects it part by part, from its beginning.
+        """Stop holding an answer that became too long, and return a new stream that corrects it part by part.
 
-        Returns the new stream. Raises `Blocked` if the policy prefers an error for a too long answer.
+        Raises `Blocked` if the policy prefers an error for a too long answer.
         """
         if is_blocked(self._request.state.policy, self._longest_text_length()):
             self._has_outcome = True
@@ -187,10 +183,10 @@ class HeldStream(StreamDelivery[PrefilledText]):
         self._outgoing_entries = original_entries if corrected_items is None else corrected_items
 
     async def _correct_texts(self, exchanges: Sequence[Exchange]) -> Sequence[Outcome]:
-        """Correct all texts of the response and return the outcomes.
+        """Correct all texts of the response and return the outcomes; empty if the answer is skipped.
 
-        If there is no text, or the upstream broke off and the policy does not judge a broken answer, the answer is
-        recorded as skipped, and the result is empty. Raises `Blocked` if the policy prefers an error.
+        Skipped is an answer without text, or one that broke off, unless the policy judges it. Raises `Blocked` if the
+        policy prefers an error.
         """
         if self._skips_broken_answer:
             self._record_uncorrected(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
@@ -292,10 +288,7 @@ class HeldStream(StreamDelivery[PrefilledText]):
                 yield cleaned
 
     def take_ready_items(self) -> Iterator[tuple[object, bool]]:
-        """Yield (item, whether it adds any text) of each item that may go out now; each item only once.
-
-        These are items of the opening, once it is due, and all other items once the answer is corrected.
-        """
+        """Yield items of the opening, once it is due, and all other items once the answer is corrected."""
         if self._released is not None:
             yield from self._released.take_ready_items()
         while self._may_send_opening and self._opening.admit_next(self._queue.first):
@@ -348,10 +341,7 @@ class HeldStream(StreamDelivery[PrefilledText]):
 
 
 class LiveStream(HeldStream):
-    """A stream whose original passes at once (shadow mode, `stream: passthrough`) and is corrected only for the record.
-
-    Each item is decoded after it was delivered, and only its text is kept.
-    """
+    """A stream whose original passes at once (shadow mode, `stream: passthrough`) and is corrected for the record."""
 
     async def _deliver_items(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
         """Yield the upstream's items as they arrive, then comments while the answer is corrected for the record."""

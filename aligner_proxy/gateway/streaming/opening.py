@@ -17,9 +17,7 @@ from aligner_proxy.types import Mode, SideKind
 
 
 class Opening:
-    """Decides which of the first events of one held stream may go out before its answer is decided. The stream appends
-    each item that it delivers to `delivered`.
-    """
+    """Decides which of the first events of one held stream may go out before its answer is decided."""
 
     def __init__(self, request: StreamRequest) -> None:
         self._request = request
@@ -28,7 +26,7 @@ class Opening:
         self._cleared_count = 0
         """How many of the first events are cleared to go out: no side text in them may still block the answer."""
         self.delivered: list[object] = []
-        """The items that were delivered."""
+        """The items that the stream has delivered, which it appends."""
         self.is_over = False
         """Whether the next event is part of the answer, or the answer is decided."""
 
@@ -40,8 +38,7 @@ class Opening:
     async def note_event(self, *, is_due: bool) -> None:
         """Count an event that was queued, and clear all events so far unless a side text may still block the answer.
 
-        `is_due` says whether the opening is to go out now; only then are the side texts that have ended judged. Raises
-        `Blocked` if one of these side texts may not be delivered.
+        Only if the opening `is_due` now, the side texts that have ended are judged; raises `Blocked` for one of them.
         """
         self._read_count += 1
         side = self._request.side

@@ -47,7 +47,6 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
 
     @cached_property
     def _ended_texts(self) -> set[int]:
-        """Numbers of the texts that have ended."""
         return set()
 
     @cached_property
@@ -67,11 +66,7 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
             self._copies.remember(item, ())
 
     def _new_text(self, index: int) -> GrowingAnswer:
-        """Open text number `index`, which is corrected while it grows; close it as failed if correction was given up.
-
-        If the policy declines an answer of which nothing remains, all texts of one answer share a `GrowingTexts`, which
-        knows whether anything remains of them together.
-        """
+        """Open text number `index`, which is corrected while it grows; closed as failed if correction was given up."""
         policy = self._request.state.policy
         # A stream that was too long to be held is decided part by part, not segment by segment.
         is_whole = policy.stream is StreamMode.HOLD
@@ -99,11 +94,7 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         self.delivery_signal.set()
 
     async def _enqueue(self, event: StreamEvent) -> None:
-        """Queue an event, and end the texts that it ends.
-
-        If it brings more than pieces of known texts, the undecided texts check again whether they may be edited, since
-        the event may bring a tool call, which forbids edits. Raises `Blocked` if the policy prefers an error.
-        """
+        """Queue an event, and end the texts that it ends. Raises `Blocked` if the policy prefers an error."""
         self._check_agreement(event)
         text_count = len(self._texts)
         await super()._enqueue(event)
@@ -111,6 +102,7 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
             # Texts beside the answer, such as reasoning, end where the answer begins.
             await self._request.side.judge_pending((), ended_only=True)
         has_new_text = len(self._texts) > text_count
+        # Texts check again whether they may be edited, since the event may bring a tool call, which forbids edits.
         if has_new_text or not event.pieces or event.ended_texts:
             for text in self._list_undecided():
                 text.check()
@@ -194,7 +186,7 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
     async def _end_answer(self) -> None:
         """End all texts, judge pending side texts, and check a refusal, which is complete only now.
 
-        Called at the end of the upstream. Raises `Blocked` if the policy prefers an error to the refusal.
+        Raises `Blocked` if the policy prefers an error to the refusal.
         """
         policy = self._request.state.policy
         self._check_fault()
@@ -240,10 +232,7 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         return any(outcomes.blocks(Outcome(Status.SKIPPED, reason.value, None, policy)) for reason in possible_reasons)
 
     def take_ready_items(self) -> Iterator[tuple[object, bool]]:
-        """Yield (item, whether it has text) of each event, up to the first event with an undecided text.
-
-        Raises `Blocked` if the policy prefers an error to what would go out.
-        """
+        """Yield (item, whether it has text) of each event, up to the first event with an undecided text."""
         self._raise_if_blocked(self._texts.values())
         if self._memory.gave_up_correcting and self._request.side is not None:
             self._request.side.raise_if_pending()
@@ -349,10 +338,8 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         return item
 
     def _may_lose_logprobs(self, queued: QueuedEvent[GrowingAnswer]) -> bool:
-        """Whether an edit may still change a text beside token probabilities in an event.
-
-        Answers with token probabilities are edited only if the policy judges them.
-        """
+        """Whether an edit may still change a text beside token probabilities in an event."""
+        # Answers with token probabilities are edited only if the policy judges them.
         if self._request.state.policy.on_skip.logprobs is not OnSkip.JUDGE:
             return False
         if queued.repeated_texts:  # they are decided, or the event would still wait
@@ -363,10 +350,7 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         return not self._has_ended or bool(self._list_undecided())
 
     async def finalize_outcomes(self, *, is_complete: bool) -> None:
-        """Close the texts, and record their outcomes unless this was done before.
-
-        If not everything was delivered (`is_complete` is False), the texts are closed as cancelled.
-        """
+        """Close the texts, as cancelled unless all is delivered, and record their outcomes if that was not done."""
         for text in self._texts.values():
             if not is_complete:
                 text.close(Status.FAILED, metrics.CANCELLED)
