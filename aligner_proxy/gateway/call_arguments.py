@@ -50,7 +50,6 @@ class CallArguments:
         side: SideTexts,
     ) -> None:
         self.call_format = call_format
-        """Reads and replaces calls in the endpoint's wire format."""
         self.data = data
         """The request as LiteLLM passes it to hooks."""
         self.state = state

@@ -1,7 +1,4 @@
-"""Corrects the choices of one request, records their outcomes, and raises the error if the policy blocks. A choice is
-one of several answers or, in Responses and Messages, one text part of the answer. A shadow aligner is another aligner
-that judges the same answer in the background, only for comparison.
-"""
+"""Corrects the choices of a request (request_state.py), records them, and raises the error if the policy blocks."""
 
 from __future__ import annotations
 

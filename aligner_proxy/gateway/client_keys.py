@@ -49,7 +49,6 @@ def is_master(sha256: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _master_digest(master: str) -> str:
-    """The digest of the master key, computed once."""
     return key_digest(master)
 
 

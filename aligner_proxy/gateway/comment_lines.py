@@ -48,9 +48,7 @@ class _Response:
         self._pending = b""
         """Comments to write before the next event."""
         self._is_stream = False
-        """Whether the response is a stream of server-sent events."""
         self._between_events = False
-        """Whether what was sent so far ends between two events."""
 
     async def send(self, message: Message) -> None:
         """Send an ASGI message; if it is a part of a stream, first write the pending comments."""

@@ -208,10 +208,8 @@ class AlignerGuardrail(CustomGuardrail):
         return data
 
     async def _refuse_pass_through_stream(self, data: dict[str, Any], user: UserAPIKeyAuth) -> None:
-        """Refuse (HTTP 400) a stream of a pass-through route, which would not be judged, if the policy forbids that.
-
-        A route whose configuration does not name this guardrail is not refused.
-        """
+        """Refuse (HTTP 400) a stream of a pass-through route, which would not be judged, if the policy forbids that."""
+        # A route whose configuration does not name this guardrail is not refused.
         metadata = data.get("metadata")
         # LiteLLM puts the names of the route's guardrails into metadata that is a dict; a client may send another type.
         guardrail_names = metadata.get("guardrails") if isinstance(metadata, dict) else None
@@ -376,10 +374,7 @@ class AlignerGuardrail(CustomGuardrail):
     async def _pass_stream(
         self, response: AsyncIterable[Any], data: dict[str, Any], state: RequestState, *, adds_comment: bool
     ) -> AsyncGenerator[Any, None]:
-        """Pass the items of a stream that is not judged, and record the skip.
-
-        With `adds_comment`, a comment with the status is put before the event that ends the stream.
-        """
+        """Pass the items of a stream that is not judged, and record the skip; a comment may precede the last event."""
         keeper = sse.LastEventKeeper()
         try:
             async for item in response:
@@ -549,8 +544,7 @@ class AlignerGuardrail(CustomGuardrail):
     def _skip_choices(self, data: dict[str, Any], state: RequestState, reason: SkipReason, count: int = 1) -> None:
         """Record that none of the response's `count` choices is judged, and why."""
         metrics.record_upstream_end(state)
-        record_skip = partial(metrics.record_unprocessed, state.call_id, state.policy, Status.SKIPPED, reason.value)
-        state.finalize([record_skip(index) for index in range(count)])
+        metrics.finalize_unprocessed(state, Status.SKIPPED, reason.value, range(count))
         if reason is not SkipReason.MODE_OFF:  # without our record, LiteLLM records `not_run`
             self._add_record(data, state, time.time())
 

@@ -89,13 +89,8 @@ class IncomingTexts:
             async with cancel_when_gone(client_gone_waiter()):
                 return await self._judge(texts)
         except ClientGone:
-            self._fail_request(metrics.CANCELLED)
+            metrics.finalize_unprocessed(self._state, Status.FAILED, metrics.CANCELLED)
             raise ProxyException("the client left", "aligner_error", None, ClientGone.status_code) from None
-
-    def _fail_request(self, reason: str) -> None:
-        """Record that the request failed for this reason before the upstream answered."""
-        state = self._state
-        state.finalize([metrics.record_unprocessed(state.call_id, state.policy, Status.FAILED, reason)])
 
     async def wait(self) -> None:
         """Wait until everything is judged; `labels` is complete then."""
@@ -136,7 +131,7 @@ class IncomingTexts:
         outcome = doubtful_text.outcome
         if not (doubtful_text.is_flagged or self._state.policy.blocks_unjudged):
             return
-        self._fail_request(text.kind.value)
+        metrics.finalize_unprocessed(self._state, Status.FAILED, text.kind.value)
         if doubtful_text.is_flagged:
             fault = f"was flagged: {', '.join(outcome.violated_objectives)}"
             may_pass = False

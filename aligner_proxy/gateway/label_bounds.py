@@ -20,12 +20,10 @@ from aligner_proxy.gateway.traffic_bounds import OTHER, RecentNames, configured_
 MAX_COMBINATIONS = 100
 """Most combinations of client-chosen values for each key, over all metrics."""
 _LITELLM_PREFIX = "litellm_"
-"""Prefix of the names of LiteLLM's metrics."""
 _MODEL_LABELS = frozenset({"model", "requested_model", "model_group", "fallback_model", "litellm_model_name"})
 _CLIENT_LABELS = _MODEL_LABELS | {"user_agent", "client_ip", "service_tier"}
 """Labels whose values clients choose, without `end_user`, which LiteLLM limits itself if that label is turned on."""
 _KEY_LABEL = "hashed_api_key"
-"""Label with the hash of the key."""
 _OWNER_LABELS = ("api_key_alias", "team", "user")
 """Labels that identify a known key; if all are empty, the key's hash is whatever a client sent."""
 _EMPTY_VALUES = frozenset({"", "None"})
@@ -41,10 +39,7 @@ class LabelBounds:
         """Registered (label, value) pairs that a client chose together, by key (the values of `_OWNER_LABELS`)."""
 
     def bound_labels(self, labels: Mapping[str, str]) -> Mapping[str, str]:
-        """The labels (values by name) to use: the given ones if their combination has a series or may get one.
-
-        A client key may have `MAX_COMBINATIONS` combinations; in further ones, values chosen by clients become `other`.
-        """
+        """The labels (values by name) to use: the given ones if their combination has a series or may get one."""
         owner = tuple(labels.get(name, "") for name in _OWNER_LABELS)
         is_known_key = any(value not in _EMPTY_VALUES for value in owner)
         client_labels = tuple(
@@ -64,10 +59,7 @@ class LabelBounds:
         return {**labels, **{name: OTHER for name, _ in client_labels}}
 
     def _is_client_value(self, name: str, value: str, *, is_known_key: bool) -> bool:
-        """Whether a client chose the value of the label `name`, rather than the operator in the configuration.
-
-        `is_known_key` says whether the client's key belongs to anyone; if not, the client chose its hash, too.
-        """
+        """Whether a client chose the value of the label `name`; of a key that belongs to nobody, also the hash."""
         if value in _EMPTY_VALUES:
             return False
         if name in _MODEL_LABELS:

@@ -416,7 +416,6 @@ class MergedItems:
     def __init__(self, items: list[object]) -> None:
         self.items = items
         self._merge_at = _MIN_MERGED_ITEMS
-        """Number of items from which they are merged next."""
 
     def merge(self) -> None:
         """Merge the older chunks in place once the list is too long."""
@@ -438,7 +437,6 @@ class ServedItems(MergedItems):
     def __init__(self) -> None:
         super().__init__([])
         self.has_any = False
-        """Whether anything was delivered."""
 
     def append(self, item: object) -> None:
         """Add a delivered item and merge older ones if there are too many."""

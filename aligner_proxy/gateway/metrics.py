@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -29,7 +30,6 @@ CANCELLED = "cancelled"
 """The reason of a choice whose client disconnected before there was an outcome."""
 
 _BREAKER_LEVEL = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
-"""Value of the gauge for each state."""
 _TRAFFIC_BOUNDS = TrafficBounds(RecentNames(configured_models))
 prometheus.INFO.labels(__version__).set(1)
 
@@ -127,6 +127,11 @@ def record_unprocessed(call_id: str, policy: Policy, status: Status, reason: str
     return outcome
 
 
+def finalize_unprocessed(state: RequestState, status: Status, reason: str, numbers: Iterable[int] = (0,)) -> None:
+    """Record this status and reason for the choices of these numbers, as the final outcomes of the request."""
+    state.finalize([record_unprocessed(state.call_id, state.policy, status, reason, number) for number in numbers])
+
+
 def record_outcome(call_id: str, answer_chars: int, outcome: Outcome) -> None:
     """Count one choice in the metrics (a skipped one only by status and latency), and log it."""
     policy = outcome.policy
@@ -162,7 +167,6 @@ def _count_details(outcome: Outcome) -> None:
 
 
 def _count_judge(outcome: Outcome) -> None:
-    """Count the judge's verdicts and calls for this choice."""
     use = outcome.correction.judge if outcome.correction else None
     if use is None:
         return
@@ -175,7 +179,6 @@ def _count_judge(outcome: Outcome) -> None:
 
 
 def _count_editor(outcome: Outcome) -> None:
-    """Count the editor calls for this choice."""
     use = outcome.correction.editor if outcome.correction else None
     if use is None:
         return

@@ -1,8 +1,7 @@
-"""Cache of LiteLLM's public pages, which it renders at each request and slowly; here a thread renders each once.
+"""Cache of LiteLLM's public pages, which need no key: the OpenAPI document and the price map.
 
-LiteLLM's OpenAPI document (seconds of CPU) and price map (a fifth of a second per request) need no key. LiteLLM renders
-both on the event loop, which blocks all requests. Here one thread renders a page, concurrent requests share the result,
-and the page is stored compressed.
+LiteLLM renders them at each request on the event loop, in seconds and in a fifth of a second, which blocks all others.
+Here one thread renders a page, concurrent requests share the result, and the page is stored compressed.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ def _takes_gzip(accept_encoding: str) -> bool:
 
 class PublicPages:
     """The pages of one address, by variant (such as the path prefix). `make_document` is called in a thread with a
-    variant, and returns its JSON document; it is called again when a page is older than `max_age_s` seconds.
+    variant, and again when its page is older than `max_age_s` seconds.
     """
 
     def __init__(self, path: str, make_document: Callable[[Any], object], max_age_s: float = math.inf) -> None:
@@ -131,10 +130,7 @@ def install() -> None:
 
 
 def install_routes(app: FastAPI, make_price_map: Callable[[bool], dict[str, Any]]) -> None:
-    """Serve the OpenAPI document and the price map from the cache, by routes placed before LiteLLM's own.
-
-    Further calls do nothing. `make_price_map` is called with LiteLLM's query parameter `catalog_only`.
-    """
+    """Serve the pages by routes placed before LiteLLM's own, once; `make_price_map` gets LiteLLM's `catalog_only`."""
     if getattr(app.state, _INSTALLED, False):
         return
     setattr(app.state, _INSTALLED, True)

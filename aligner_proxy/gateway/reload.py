@@ -81,7 +81,6 @@ class WatchedFiles(Generic[_T]):
         self._applied_signature: Signature | None = None
         """Signature of the files with the current value; None to read them at the next check."""
         self._last_signature = self._compute_signature()
-        """Signature at the last check."""
 
     def check_files(self) -> None:
         """Check the files and apply a completed change. Only one thread may call this at a time."""
@@ -202,15 +201,8 @@ class ClientKeys:
 
     entries: Mapping[str, KeyEntry]
     path: Path | None
-    missing: bool = False
-    """Whether the file does not exist, so that there are no keys."""
-
-    @property
-    def fault(self) -> str | None:
-        """A problem with the file that the operator should know; None if there is none."""
-        if self.path is None or not self.missing:
-            return None
-        return f"{self.path.name} does not exist, so none of its keys is accepted"
+    fault: str | None = None
+    """A problem with the file that the operator should know; None if there is none."""
 
 
 def read_keys(path: Path | None) -> tuple[ClientKeys, tuple[Path, ...]]:
@@ -218,7 +210,7 @@ def read_keys(path: Path | None) -> tuple[ClientKeys, tuple[Path, ...]]:
     if path is None:
         return ClientKeys({}, None), ()
     if not path.exists():
-        return ClientKeys({}, path, missing=True), (path,)
+        return ClientKeys({}, path, f"{path.name} does not exist, so none of its keys is accepted"), (path,)
     return ClientKeys(load_keys_quietly(path), path), (path,)
 
 

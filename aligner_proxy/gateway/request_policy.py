@@ -58,7 +58,6 @@ class BodyRequest:
     """Objectives and plugin fields in the body of `POST /v1/align`; client JSON can never be an instance."""
 
     names: tuple[str, ...] = ()
-    """Names of requested objectives."""
     texts: tuple[str, ...] = ()
     """Objectives that the request itself words ("Name: description")."""
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -111,12 +110,9 @@ async def resolve_request(
 
 
 def _add_traffic_percentile(facts: RequestFacts, data: Mapping[str, Any], user: UserAPIKeyAuth) -> RequestFacts:
-    """The facts with the percentile (0 to 99) of the conversation, which picks one of several aligners.
-
-    It is the same for all requests of a conversation. None is added on endpoints whose answers are not corrected.
-    """
+    """The facts with the percentile (0 to 99) of the conversation, which picks one aligner for all its requests."""
     wire_format = wire(user.request_route)
-    if wire_format is None:
+    if wire_format is None:  # the endpoint's answers are not corrected
         return facts
     conversation = wire_format.first_exchange(data).turns
     return replace(facts, traffic_percentile=shares.traffic_percentile(facts.namespace, conversation))
@@ -125,10 +121,7 @@ def _add_traffic_percentile(facts: RequestFacts, data: Mapping[str, Any], user: 
 def resolve_answer(
     policies: PolicySource, extensions: Extensions, facts: RequestFacts, policy: Policy, group: str
 ) -> Policy | None:
-    """The policy of a request that the model group `group` answered; None if the requested model did.
-
-    It is at least as strict as `policy`, which the request got before the answer.
-    """
+    """The policy, at least as strict as `policy`, if `group` answered; None if the requested model did."""
     if routing.is_same_group(facts.names, group):
         return None
     resolver = policies.current.resolver

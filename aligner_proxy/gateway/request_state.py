@@ -33,7 +33,6 @@ _STATUS_RANK = (
 
 _CACHE_WORDS = {None: None, True: "hit", False: "miss"}
 _STATE_KEY = "aligner_proxy_state"
-"""Name of the state in a request's metadata."""
 _MIN_BOUND_MS = 100
 """The first of the bounds 100, 200, 500, 1000, 2000 ... that a time is reported below."""
 
@@ -96,7 +95,6 @@ class Arrival:
     """What is known once a request has arrived, and does not change while it is answered."""
 
     route: str | None = None
-    """The path of the endpoint."""
     facts: RequestFacts | None = None
     """Facts about the caller and the request; None if no policy was resolved."""
     extensions: Extensions = NO_EXTENSIONS

@@ -55,7 +55,6 @@ class DeliveredTexts:
         texts_by_index = corrected_texts(outcomes)
         self.removed = removed or RemovedText()
         self.unchanged: list[str] = []
-        """Answers without edits."""
         for exchange in exchanges:
             original = exchange.answer or ""
             if exchange.index in texts_by_index:
@@ -107,10 +106,7 @@ def drop_from_body(route: str | None, data: Mapping[str, Any], body: Any, answer
 
 
 def copy_outcome(policy: Policy) -> Outcome:
-    """The outcome of an answer with a copy that cannot be dropped, as `on_skip.annotations` of the policy says.
-
-    Under `judge` it is a failure of class `unjudged`; else the answer is skipped with the reason `annotations`.
-    """
+    """The outcome of an answer with a copy that cannot be dropped, as `on_skip.annotations` of the policy says."""
     if policy.on_skip.annotations is OnSkip.JUDGE:
         return Outcome(Status.FAILED, CopyStays.reason, None, policy)
     return Outcome(Status.SKIPPED, SkipReason.ANNOTATIONS.value, None, policy)
@@ -209,10 +205,8 @@ class StreamCopies:
             self._past_texts.add(text)
 
     def _check_new_pieces(self, text: SideText) -> None:
-        """Raise `CopyStays` if removed text occurs in the pieces of a text since its last check.
-
-        A copy may begin in earlier pieces, so the end of the checked text is checked again.
-        """
+        """Raise `CopyStays` if removed text occurs in the pieces of a text since its last check."""
+        # A copy may begin in earlier pieces, so the end of the checked text is checked again.
         checked_count, checked_end = self._checked_ends.get(text.path, (0, ""))
         latest = checked_end + "".join(text.pieces[checked_count:])
         if self.removed.is_quoted_in(latest, text.kind):
@@ -239,7 +233,6 @@ class _PastTexts:
         self._grown_texts: dict[object, SideText] = {}
         """Texts that have grown since the last check, by path."""
         self._read_texts: dict[object, _ReadText] = {}
-        """What was read of each text, by path."""
         self._normalized_texts: dict[bool, dict[object, str]] = {False: {}, True: {}}
         """The normalized texts by path; under True those of a kind in `ACTED_ON`, which have other rules for copies."""
         self._grams = {False: copies.Grams(), True: copies.Grams()}

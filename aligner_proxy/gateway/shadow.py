@@ -1,7 +1,7 @@
 """Shadow corrections: background corrections of shadow mode, for which no client waits, with bounded concurrency. A
 shadow aligner is another aligner that judges the same answer in the background, only for comparison.
 
-Results appear only in telemetry and audit. An answer above the limit is skipped with the reason `shadow_full`.
+Results appear only in telemetry and audit.
 """
 
 from __future__ import annotations
@@ -27,15 +27,12 @@ CorrectTexts = Callable[[Sequence[Exchange]], Awaitable[object]]
 
 
 class ShadowCorrections:
-    """Background corrections: at most `max_running` answers at a time, and `max_waiting` that wait. Further answers are
-    skipped.
-    """
+    """Background corrections of at most `max_running` answers at a time; `max_waiting` may wait, others are skipped."""
 
     def __init__(self, max_running: int, max_waiting: int) -> None:
         self._max_tasks = max_running + max_waiting
         self._slots = asyncio.Semaphore(max_running)
         self._tasks: set[asyncio.Task[None]] = set()
-        """Running and waiting corrections."""
         self.active_count = 0
         """Number of corrections in progress, for clients or in shadow mode; a shadow aligner starts only at 0."""
         self.judgements: set[asyncio.Future[object]] = set()
@@ -44,8 +41,7 @@ class ShadowCorrections:
     def start(self, texts: Sequence[Exchange], policy: Policy, correct: CorrectTexts) -> list[Outcome]:
         """Start a background correction of the texts of one answer, and return the outcomes that the client gets now.
 
-        The started task calls `correct` with all texts, which records them, also those that are skipped. If all texts
-        are skipped, or too many answers wait, no task is started and the texts are recorded here.
+        If all texts are skipped, or too many answers wait, no task is started and the texts are recorded here.
         """
         skip_reasons = [eligibility.check(eligibility.note_calls(exchange, policy), policy) for exchange in texts]
         is_full = len(self._tasks) >= self._max_tasks
@@ -69,8 +65,7 @@ class ShadowCorrections:
     ) -> None:
         """Let the shadow aligner judge an answer if nothing else runs, else only count the answer as `shed` (left out).
 
-        `judge_answer` is called with `exchange` in a task of its own, and records the result. `own_active_count` says
-        how many of the `active_count` corrections are of this answer, and so are not other work.
+        Of the `active_count` corrections, `own_active_count` are of this answer, and so are not other work.
         """
         # The current task may be the shadow correction whose answer this is.
         other_tasks = self._tasks - {asyncio.current_task()}
@@ -117,6 +112,6 @@ class ShadowCorrections:
 
 def _make_immediate_outcome(exchange: Exchange, policy: Policy, skip_reason: SkipReason | None) -> Outcome:
     """The outcome that the client gets now: `shadow` if the text will be corrected, else skipped for this reason."""
-    status = Status.SHADOW if skip_reason is None else Status.SKIPPED
-    reason = None if skip_reason is None else skip_reason.value
-    return Outcome(status, reason, exchange.answer, policy, exchange.index)
+    if skip_reason is None:
+        return Outcome(Status.SHADOW, None, exchange.answer, policy, exchange.index)
+    return Outcome(Status.SKIPPED, skip_reason.value, exchange.answer, policy, exchange.index)

@@ -106,10 +106,7 @@ def correcting_state(state: RequestState, kind: SideKind | IncomingKind) -> Requ
 
 
 def make_side_exchange(empty_exchange: Exchange, index: int, text: str, *, no_store: bool) -> Exchange:
-    """An exchange in which a side text is the answer, so that it is judged like one; with `no_store`, it is not cached.
-
-    `empty_exchange` has the request's conversation; `index` is the number that the text gets.
-    """
+    """An exchange in which a side text is the answer to the request's conversation, so that it is judged like one."""
     return replace(
         empty_exchange,
         index=index,
@@ -180,7 +177,6 @@ class SideTexts:
         self._kinds = _KindTreatments(judge.state.policy)
         """Treatments under the policy that was in use last; read by `_current_kinds`."""
         self._body: object = None
-        """The body that was last read."""
         self._tagged_reasoning: Sequence[str] = ()
         """The reasoning in tags that precedes each answer of a whole response in the same text."""
         self._grown_kinds: set[SideKind] = set()

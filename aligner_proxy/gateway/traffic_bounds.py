@@ -42,7 +42,6 @@ class RecentNames:
         self._clock = clock
         self._names = frozenset[str]()
         self._read_at = float("-inf")
-        """Time of `clock` at which the names were read."""
 
     def read(self) -> frozenset[str]:
         """The names, at most `_NAMES_S` seconds old."""

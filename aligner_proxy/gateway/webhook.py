@@ -37,7 +37,6 @@ SIGNATURE = "x-aligner-signature"
 MAX_WAITING = 256
 """Most reports queued in each worker; further ones are dropped and counted."""
 ATTEMPTS = 4
-"""Most attempts to send a report."""
 LAST_S = 2.0
 """Seconds for which queued reports are still sent when the process ends."""
 _TIMEOUT_S = 5.0

@@ -23,8 +23,6 @@ from aligner_proxy.policy.objective_schema import RequestedObjective
 
 JudgeBatch = Callable[[AnswerBatch], Awaitable[JudgedBatch]]
 """Judges answers for the current request; raises `Blocked` if the policy prefers an error."""
-TextPlace = tuple[dict[str, Any], str]
-"""A JSON object and the key of a text in it."""
 _POINTER_FIELDS = ("annotations", "citations", "logprobs")
 """Fields beside a text that point into it or give the probabilities of its tokens."""
 _TOOL_CALLS = "tool_calls"
@@ -199,15 +197,16 @@ async def _judge_portkey(body: WebhookRequest, judge: JudgeBatch) -> dict[str, A
 class _PortkeyAnswer:
     """One text of a response that Portkey sends."""
 
-    place: TextPlace
+    holder: dict[str, Any]
+    """The JSON object that has the text in its field `key`."""
+    key: str
     finish_reason: str
     owners: tuple[dict[str, Any], ...]
     """The JSON objects whose citations and other pointers belong to this text."""
 
     @property
     def text(self) -> str:
-        holder, key = self.place
-        return str(holder[key])
+        return str(self.holder[self.key])
 
     @property
     def pointers(self) -> Mapping[str, Any]:
@@ -218,8 +217,7 @@ class _PortkeyAnswer:
         """Put `text` in place of this text, and empty the citations and other pointers into the old text."""
         if text == self.text:
             return
-        holder, key = self.place
-        holder[key] = text
+        self.holder[self.key] = text
         for owner in self.owners:
             for name in _POINTER_FIELDS:
                 if has_content(owner.get(name)):
@@ -232,16 +230,15 @@ def _find_answers(response: dict[str, Any]) -> Iterator[_PortkeyAnswer]:
         reason = _finish_reason(choice.get("finish_reason"))
         message = choice.get("message")
         if isinstance(message, dict):
-            for place in _find_texts_under(message, "content"):
-                yield _PortkeyAnswer(place, reason, owners=(choice, message))
-        for place in _find_texts_under(choice, "text"):
-            yield _PortkeyAnswer(place, reason, owners=(choice,))
+            for holder, key in _find_texts_under(message, "content"):
+                yield _PortkeyAnswer(holder, key, reason, owners=(choice, message))
+        for holder, key in _find_texts_under(choice, "text"):
+            yield _PortkeyAnswer(holder, key, reason, owners=(choice,))
     # Messages has its texts in the response itself, Responses in the items of its output.
     reason = _finish_reason(response.get("stop_reason") or _why_incomplete(response))
     for item in (response, *_list_objects(response.get("output"))):
-        for place in _find_texts_under(item, "content"):
-            holder, _ = place
-            yield _PortkeyAnswer(place, reason, owners=(holder,))
+        for holder, key in _find_texts_under(item, "content"):
+            yield _PortkeyAnswer(holder, key, reason, owners=(holder,))
 
 
 def _why_incomplete(response: Mapping[str, Any]) -> object:
@@ -251,8 +248,8 @@ def _why_incomplete(response: Mapping[str, Any]) -> object:
     return reason or response.get("status")
 
 
-def _find_texts_under(holder: dict[str, Any], key: str) -> Iterator[TextPlace]:
-    """Yield the place of the text in the field `key` of an object, or of each text if the field is a list of parts."""
+def _find_texts_under(holder: dict[str, Any], key: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield (object, key) of the text in the field `key` of an object, or of each text if it is a list of parts."""
     if isinstance(holder.get(key), str):
         yield holder, key
     for part in _list_objects(holder.get(key)):
@@ -263,14 +260,12 @@ def _find_texts_under(holder: dict[str, Any], key: str) -> Iterator[TextPlace]:
 def _copy_without_texts(response: dict[str, Any], answers: Sequence[_PortkeyAnswer]) -> dict[str, Any]:
     """A copy of a response in which the texts of these answers are empty."""
     texts = [answer.text for answer in answers]
-    # The places refer to the original response, so its texts are emptied, copied with it, and then put back.
+    # The answers refer to the original response, so its texts are emptied, copied with it, and then put back.
     for answer in answers:
-        holder, key = answer.place
-        holder[key] = ""
+        answer.holder[answer.key] = ""
     copied = copy.deepcopy(response)
     for answer, text in zip(answers, texts, strict=True):
-        holder, key = answer.place
-        holder[key] = text
+        answer.holder[answer.key] = text
     return copied
 
 

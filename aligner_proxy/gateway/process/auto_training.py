@@ -33,11 +33,9 @@ from aligner_proxy.teaching.subjects import Subject, TeachingState
 log = logging.getLogger(__name__)
 
 CHECK_EVERY_S = 5.0
-"""Seconds between two checks for objectives to train."""
 AGAIN_S = 600.0
 """Time until a failed training is retried."""
 _MAX_ATTEMPTS = 4096
-"""Most attempts remembered."""
 _NICE = 10
 """Niceness of the training process, which must not slow the gateway down."""
 _DUE_STATES = (TeachingState.UNTAUGHT, TeachingState.STALE)

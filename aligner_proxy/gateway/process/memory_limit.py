@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHECK_EVERY_S = 5.0
-"""Seconds between two checks."""
 _CHECKS_NEAR = 3
 """Consecutive checks near the limit before it counts, so that a short burst is ignored."""
 _NEAR_SHARE = 0.75

@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _STDERR = 2
-"""File descriptor of standard error."""
 _SUBPROCESSES_S = 5.0
 """Seconds that the subprocesses of an ended child get to finish."""
 _CHECK_EVERY_S = 0.05
@@ -317,11 +316,9 @@ class _Supervisor:
         self._pace = pace
         self._memory = memory
         self._pauses = _RestartPauses(pace)
-        """Pauses before LiteLLM is started again."""
         self._renewed_at = -math.inf
         """Monotonic time of the last replacement, or attempt, because of memory."""
         self._generations: list[Generation] = []
-        """All generations with running processes."""
         self._retirements: set[asyncio.Task[None]] = set()
         """Tasks that drain and stop the generations that were replaced."""
 

@@ -49,7 +49,6 @@ class StreamBudget:
         self.max_stream_bytes = stream_mb * _MIB
         self.held_bytes = 0
         self._bytes_by_tenant: Counter[str] = Counter()
-        """Bytes that the streams of each tenant hold."""
         self._freed_events: set[asyncio.Event] = set()
         """For each stream that waits for memory, an event that is set when any stream frees bytes."""
 

@@ -29,7 +29,6 @@ from aligner_proxy.pipeline.stages.eligibility import LONGEST_JSON
 from aligner_proxy.types import SideKind
 
 _MAX_EVENTS = 50_000
-"""Most events that wait for the end of a call."""
 _PACKED_FROM = 256
 """Number of waiting events from which chunks are packed."""
 
@@ -67,7 +66,6 @@ class WaitingEvents:
         """Calls in the waiting events whose arguments are complete."""
         self._events: list[_WaitingEvent] = []
         self._packer = Packer()
-        """Stores waiting chunks as their differences from one another, which saves memory."""
         self._account = account
         self._call_chars = 0
         """Characters of the calls in the waiting events."""

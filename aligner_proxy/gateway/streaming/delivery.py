@@ -89,9 +89,7 @@ class ClientSide:
         self._heartbeat_at: float | None = None
         """Monotonic time at which the next heartbeat is due; None for never."""
         self.heartbeat_was_due = False
-        """Whether a heartbeat has been due at least once."""
         self.comment: bytes | None = None
-        """The final comment, set when it is delivered."""
         self.ended_texts: set[int] = set()
         """Numbers of the texts whose end was delivered, or is to go out next."""
 

@@ -1,6 +1,6 @@
 """Streams that are corrected as a whole: held until the answer is complete, or live, with the original passing at once.
-The opening of a held stream (its events before the first text) may go out earlier. An exchange is a prompt with its
-answer, and an entry is an item in the compact form of the queue.
+The opening of a held stream (its events before the first text) may go out earlier. An entry is an item in the compact
+form of the queue.
 
 A held stream is replayed in its original events, with a new text distributed over the events of the old one. If nothing
 is corrected, the upstream's own items are replayed. A stream that grows beyond the limit for holding continues as one
@@ -49,7 +49,6 @@ class HeldStream(StreamDelivery[PrefilledText]):
     _last_entry: object = None
     """The last event in the compact form of the queue."""
     _event_count = 0
-    """Events queued so far."""
 
     @cached_property
     def _opening(self) -> Opening:
@@ -332,12 +331,7 @@ class HeldStream(StreamDelivery[PrefilledText]):
         metrics.record_upstream_end(state)
         # A response without any text counts as one choice.
         choice_numbers = [exchange.index for exchange in self._decoder.exchanges()] or [0]
-        state.finalize(
-            [
-                metrics.record_unprocessed(state.call_id, state.policy, status, reason, number)
-                for number in choice_numbers
-            ]
-        )
+        metrics.finalize_unprocessed(state, status, reason, choice_numbers)
 
 
 class LiveStream(HeldStream):

@@ -22,7 +22,6 @@ class Opening:
     def __init__(self, request: StreamRequest) -> None:
         self._request = request
         self._read_count = 0
-        """Number of events that were queued so far."""
         self._cleared_count = 0
         """How many of the first events are cleared to go out: no side text in them may still block the answer."""
         self.delivered: list[object] = []

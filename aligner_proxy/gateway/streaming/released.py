@@ -1,5 +1,5 @@
 """Streams that are released segment by segment: an event is delivered as soon as its texts are decided, that is, as
-soon as it is clear what is delivered in their place. Side texts are texts beside the answer, such as reasoning.
+soon as it is clear what is delivered in their place.
 
 An event that repeats a whole text waits until all of this text is decided, and gets the same edits.
 """
