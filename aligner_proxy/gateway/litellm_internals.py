@@ -251,10 +251,7 @@ def count_in_readiness(reason: readiness.Reason) -> None:
 
 
 def run_at_shutdown(last_work: Callable[[], Awaitable[object]]) -> None:
-    """Patch the proxy to run `last_work` after its last request, before its own shutdown handler.
-
-    Does nothing outside the proxy. After several calls, the last one's work runs first.
-    """
+    """Patch the proxy, if any, to run `last_work` before its own shutdown; after several calls, the last one first."""
     module = sys.modules.get("litellm.proxy.proxy_server")
     if module is None:
         return

@@ -366,10 +366,8 @@ def _warn_once(warning: str) -> None:
 
 
 def watched_policies(path: Path) -> Policies:
-    """The watched policies file at `path`, one object per process.
-
-    Symbolic links are not resolved, because a mounted file may be changed by replacing its link.
-    """
+    """The watched policies file at `path`, one object per process."""
+    # Symbolic links are not resolved, because a mounted file may be changed by replacing its link.
     return _watch_policies(Path(os.path.abspath(path)))
 
 

@@ -137,10 +137,9 @@ class _KindTreatments:
 
 
 async def withhold_error(state: RequestState, side: SideTexts | None, error: Exception) -> HTTPException | None:
-    """Withhold the message of an upstream's error if it quotes an answer, or if the policy would block its text.
+    """Withhold the message of an upstream's error if it quotes an answer, or if `side` would block its text.
 
-    `side` judges the message; None if the policy lets side texts pass. Returns the error to raise instead if the
-    message cannot be removed in place, else None.
+    Returns the error to raise instead if the message cannot be removed in place, else None.
     """
     if state.is_enforced and upstream_errors.quotes_answer(error):
         return upstream_errors.withhold_message(error)
@@ -336,7 +335,8 @@ class SideTexts:
         # Tried first without the request's strings, which are expensive to collect.
         if not self._reader.uncovered_text(text, covering_texts):
             return ""
-        return self._reader.uncovered_text(text, (*covering_texts, *self._echoed_texts(text)))
+        request_strings = [string for name in ECHOED if name in text.path for string in self._request_strings(name)]
+        return self._reader.uncovered_text(text, (*covering_texts, *request_strings))
 
     async def withhold_flagged_error(self, error: Exception) -> HTTPException | None:
         """Judge, once, the text of an upstream's error, and withhold it (`withhold_message`) if it would be blocked."""
@@ -415,10 +415,6 @@ class SideTexts:
         """The texts that were read, concern the policy and are not released for delivery."""
         checked = self._current_kinds().checked
         return [text for text in self._reader.pending_texts() if text.kind in checked]
-
-    def _echoed_texts(self, text: SideText) -> list[str]:
-        """The strings of the request's field under whose name the response contains `text`, such as `instructions`."""
-        return [string for name in ECHOED if name in text.path for string in self._request_strings(name)]
 
     def _request_strings(self, name: str) -> frozenset[str]:
         """The strings of a field of the request, which are read once."""

@@ -24,9 +24,7 @@ _REFUSAL_STATUSES = range(400, 500)
 
 
 class UpstreamItems:
-    """Iterator over a stream's items that ends without an error even if the stream breaks, so that its reader can first
-    pass on what it still holds, and then call `raise_error`.
-    """
+    """Iterator over a stream that ends without an error even if the stream breaks; `raise_error` raises it later."""
 
     def __init__(self, source: AsyncIterable[Any]) -> None:
         self._items = aiter(source)

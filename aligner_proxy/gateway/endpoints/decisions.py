@@ -8,7 +8,6 @@ heads of a request's examples stay in memory.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +25,7 @@ from aligner_proxy.gateway.request_policy import BODY_REQUEST, BodyRequest
 from aligner_proxy.gateway.request_state import RequestState, find_state
 from aligner_proxy.pipeline.pipeline import Pipeline, align_request
 from aligner_proxy.policy.own_objectives import normalise_words
-from aligner_proxy.types import Correction, Exchange, Objective
+from aligner_proxy.types import Correction, Exchange
 
 _CALL_TYPE = "decisions"
 _EXAMPLE_HEADS = ExampleHeads()
@@ -65,15 +64,14 @@ async def decide(
 async def _ask_engine(
     pipeline: Pipeline, state: RequestState, question_body: DecisionForm, decision: Decision
 ) -> dict[str, Any]:
-    """The JSON answer to the questions, from the engine's scores of the text.
-
-    Raises HTTP 403 if the policy of the request lacks the objective of a question.
-    """
+    """The JSON answer from the engine's scores; raises HTTP 403 if the policy lacks the objective of a question."""
     policy = replace(state.policy.drop_judges(), score_only=True)
     engine = pipeline.engine_of(policy)
     exchange = Exchange(state.call_id, 0, decision.turns, decision.text)
     deadline = time.monotonic() + policy.deadline_s
-    objectives = _index_objectives(policy.objectives)
+    # By name and by text, both with words normalised, so that spelling variants are found.
+    objectives = {normalise_words(objective.text): objective for objective in policy.objectives}
+    objectives |= {normalise_words(objective.name): objective for objective in policy.objectives}
     if any(normalise_words(objective) not in objectives for objective in decision.objectives):
         raise ProxyException("the policy leaves out an objective of the questions", "aligner_error", "questions", 403)
 
@@ -84,9 +82,3 @@ async def _ask_engine(
         return await score_objective(engine, _EXAMPLE_HEADS, single_request, objective)
 
     return await answer_decision(question_body, decision, score_question)
-
-
-def _index_objectives(objectives: tuple[Objective, ...]) -> Mapping[str, Objective]:
-    """The objectives by name and by text, both with words normalised, so that spelling variants are found."""
-    by_text = {normalise_words(objective.text): objective for objective in objectives}
-    return by_text | {normalise_words(objective.name): objective for objective in objectives}

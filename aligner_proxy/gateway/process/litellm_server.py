@@ -54,10 +54,7 @@ class _TetheredConfig(uvicorn.Config):
 def serve(
     listeners: list[socket.socket], limits: ConnectionLimits, app: str, *, workers: int, **arguments: Any
 ) -> None:
-    """Serve the application `app` on these sockets, with these limits; LiteLLM calls this in place of `uvicorn.run`.
-
-    Exits with uvicorn's status if the application cannot be started.
-    """
+    """Serve an application on these sockets, with these limits; LiteLLM calls this in place of `uvicorn.run`."""
     server_config = _TetheredConfig(app, workers=workers, **{**arguments, **connections.uvicorn_settings(limits)})
     if server_config.workers > 1:
         Multiprocess(server_config, listeners).run()

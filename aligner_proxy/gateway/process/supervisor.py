@@ -122,7 +122,8 @@ class ChildProcess:
         if self.process is None:
             return
         if self.process.returncode is None:
-            self._signal_child(signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(signal.SIGTERM)
         try:
             # Not `wait_for`: in Python 3.11 it loses a cancellation that comes when the child has just ended.
             async with asyncio.timeout(grace_s):
@@ -148,12 +149,6 @@ class ChildProcess:
         except (ProcessLookupError, PermissionError):  # macOS raises PermissionError if only zombies are left
             return False
         return True
-
-    def _signal_child(self, signal_number: int) -> None:
-        """Send a signal to the child alone, if it still runs."""
-        assert self.process is not None
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal_number)
 
 
 class EngineProcess:

@@ -279,10 +279,7 @@ class CallStream:
         return item if edited is value else frame.with_event(edited)
 
     def _find_new_text(self, call: CallText) -> str:
-        """The text to deliver in place of arguments or a piece of them.
-
-        Of a corrected call the first piece becomes all of the new arguments, and the other pieces become empty.
-        """
+        """The text to deliver in place of arguments or a piece; the first piece of a corrected call gets all of it."""
         if not call.is_piece:
             return self._calls.find_new_text(call)
         arguments = self._whole_arguments.get(call.place, "")

@@ -30,7 +30,7 @@ from aligner_proxy.formats.base import is_storing_forbidden
 from aligner_proxy.formats.copies import is_pointing_event
 from aligner_proxy.formats.responses_objects import get_field, make_empty_delta
 from aligner_proxy.formats.safe import SafeFormat
-from aligner_proxy.formats.stream_events import ContentBlock, RemainingNumbers, StreamEvent
+from aligner_proxy.formats.stream_events import RemainingNumbers, StreamEvent
 from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.comment_lines import KEEPALIVE
@@ -346,13 +346,10 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         block = queued.event.block
         if block is not None:
             block.is_sent = True
-            item = self._renumber(item, block)
+            number = self._block_numbers.new_number(block.index)
+            if number != block.index:  # earlier blocks were left out
+                item = sse.as_frame(item).with_index(number)
         return item, pieces
-
-    def _renumber(self, item: object, block: ContentBlock) -> object:
-        """The item with the number that its block gets, since earlier blocks may have been left out."""
-        number = self._block_numbers.new_number(block.index)
-        return item if number == block.index else sse.as_frame(item).with_index(number)
 
     @property
     def has_queued_events(self) -> bool:

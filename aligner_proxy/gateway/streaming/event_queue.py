@@ -78,10 +78,7 @@ class QueuedEvent(Generic[Text]):
         return pieces + [text.render(0, text.length) for text in self.repeated_texts.values() if not text.changed]
 
     def render_item(self) -> tuple[object, list[str]]:
-        """The item to deliver (the event's own object if no text in it changed), and the pieces of text in it.
-
-        Raises `NotPutIn` if a changed text cannot be inserted.
-        """
+        """The item to deliver (the own object if nothing changed), and the pieces of text in it; raises `NotPutIn`."""
         pieces: list[str] = []
         for (text, start, end), (_, original_piece) in zip(self.piece_spans, self.event.pieces, strict=True):
             pieces.append(text.render(start, end) if text.changed else original_piece)

@@ -67,10 +67,7 @@ class HeldStream(StreamDelivery[PrefilledText]):
         )
 
     async def take_item(self, item: object) -> None:
-        """Decode an item, queue its events, and keep the item, which is delivered if the answer stays as it is.
-
-        If a text is too long to be held, the stream continues as `_released`, to which all later items go.
-        """
+        """Decode an item, queue its events, and keep the item, or hand it to `_released` if a text became too long."""
         if self._released is not None:
             await self._released.take_item(item)
             return
@@ -182,11 +179,7 @@ class HeldStream(StreamDelivery[PrefilledText]):
         self._outgoing_entries = original_entries if corrected_items is None else corrected_items
 
     async def _correct_texts(self, exchanges: Sequence[Exchange]) -> Sequence[Outcome]:
-        """Correct all texts of the response and return the outcomes; empty if the answer is skipped.
-
-        Skipped is an answer without text, or one that broke off, unless the policy judges it. Raises `Blocked` if the
-        policy prefers an error.
-        """
+        """Correct all texts and return the outcomes, none if the answer is skipped; raises `Blocked`."""
         if self._skips_broken_answer:
             self._record_uncorrected(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
             if any(map(pipeline_outcomes.blocks, self._request.state.outcomes)):
@@ -238,8 +231,7 @@ class HeldStream(StreamDelivery[PrefilledText]):
     async def _replay_events(self, answers: DeliveredTexts, *, without_reasoning: bool) -> list[object]:
         """The items of all events with the corrected texts, and without copies of what was removed.
 
-        `without_reasoning` says whether to remove all reasoning. Raises `NotPutIn` if a text does not fit into its
-        event, and `CopyStays` if a copy cannot be removed.
+        Raises `NotPutIn` if a text does not fit into its event, and `CopyStays` if a copy cannot be removed.
         """
         request = self._request
         reasoning_format = formats.reasoning(request.state.arrival.route) if without_reasoning else None

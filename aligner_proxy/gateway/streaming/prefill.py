@@ -61,7 +61,9 @@ class PrefilledText:
                     return
                 piece = "".join(self._unread_pieces)
                 self._unread_pieces = None
-                await self._open_session()
+                self._session = await self._pipeline.read(self._get_exchange(), self._policy)
+                if self._session is not None:
+                    self._session.ask_early()
             if self._session is not None:
                 await self._session.feed(piece)
         except Exception as error:  # noqa: BLE001 - part of the pipeline's boundary
@@ -70,11 +72,6 @@ class PrefilledText:
             )
             with contextlib.suppress(AlignerProxyError):
                 await self.aclose()
-
-    async def _open_session(self) -> None:
-        self._session = await self._pipeline.read(self._get_exchange(), self._policy)
-        if self._session is not None:
-            self._session.ask_early()
 
     @property
     def has_output(self) -> bool:

@@ -184,10 +184,7 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
             )
 
     async def _end_answer(self) -> None:
-        """End all texts, judge pending side texts, and check a refusal, which is complete only now.
-
-        Raises `Blocked` if the policy prefers an error to the refusal.
-        """
+        """End all texts, judge side texts, and check a refusal, which is complete only now; raises `Blocked`."""
         policy = self._request.state.policy
         self._check_fault()
         await self._end_texts()
@@ -365,7 +362,11 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         self._request.corrector.record_outcomes(
             [(exchange, self._apply_blocking_reason(outcome)) for exchange, outcome in answers]
         )
-        self._withdraw_edits()
+        # Corrections count as failed if they were not delivered, or if their removed text went out elsewhere.
+        if self._has_delivered_copy:
+            withdraw_corrections(self._request.state)
+        if self._has_lost_edit:
+            metrics.record_not_applied(self._request.state)
 
     def _apply_blocking_reason(self, outcome: Outcome) -> Outcome:
         """The outcome to record for a text; if an error ended the stream, with the status and reason of the error."""
@@ -374,13 +375,6 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         if self._request.side is not None and self._request.side.ending_kind is not None:
             return replace(outcome, status=Status.FAILED, reason=self._request.side.ending_kind.value)
         return outcome
-
-    def _withdraw_edits(self) -> None:
-        """Record corrections as failed if they were not delivered, or if their removed text went out elsewhere."""
-        if self._has_delivered_copy:
-            withdraw_corrections(self._request.state)
-        if self._has_lost_edit:
-            metrics.record_not_applied(self._request.state)
 
     def _outcome_without_text(self, *, is_complete: bool) -> tuple[Exchange, Outcome]:
         """The exchange and outcome to record for a stream in which no text of an answer arrived."""
