@@ -59,7 +59,7 @@ class StreamRequest:
     """The request as LiteLLM passes it to hooks."""
     state: RequestState
     corrector: ChoiceCorrector
-    side: SideTexts | None
+    side: SideTexts | None = None
     """Collector of side texts; None if they are not checked before delivery."""
 
 
@@ -120,17 +120,9 @@ class ClientSide:
 class StreamDelivery(abc.ABC, Generic[Text]):
     """Delivers one stream of an upstream to the client: `deliver` yields the items that the client gets."""
 
-    def __init__(
-        self,
-        wire: Wire | SafeFormat,
-        data: Mapping[str, Any],
-        state: RequestState,
-        corrector: ChoiceCorrector,
-        account: StreamAccount | None = None,
-        side: SideTexts | None = None,
-    ) -> None:
-        self._request = StreamRequest(wire, data, state, corrector, side)
-        self._decoder = AnswerDecoder(wire.decoder(data), data)
+    def __init__(self, request: StreamRequest, account: StreamAccount | None = None) -> None:
+        self._request = request
+        self._decoder = AnswerDecoder(request.wire.decoder(request.data), request.data)
         self._texts: dict[int, Text] = {}
         """The texts of the answers so far, by number of choice or text part."""
         self._queue: EventQueue[Text] = EventQueue()
@@ -146,7 +138,7 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         """The task that reads the upstream; None before it starts and after it was ended."""
         self.upstream_error: Exception | None = None
         """The exception that broke the upstream's stream; None if it is intact."""
-        self.client = ClientSide(state)
+        self.client = ClientSide(request.state)
 
     async def deliver(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
         """Yield all items for the client. If the upstream breaks off, yield what arrived, then raise its error.

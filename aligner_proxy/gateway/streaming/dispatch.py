@@ -16,7 +16,7 @@ from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.side_texts import SideTexts
 from aligner_proxy.gateway.streaming.budget import StreamBudget
 from aligner_proxy.gateway.streaming.call_stream import CallStream
-from aligner_proxy.gateway.streaming.delivery import StreamDelivery
+from aligner_proxy.gateway.streaming.delivery import StreamDelivery, StreamRequest
 from aligner_proxy.gateway.streaming.held import HeldStream, LiveStream
 from aligner_proxy.gateway.streaming.released import ReleasedStream
 from aligner_proxy.pipeline.pipeline import Pipeline
@@ -55,7 +55,8 @@ async def deliver_stream(
         response = side.drop_from_stream(response)
         if calls is not None:
             response = CallStream(calls, wire, budget.open(state.policy.tenant)).correct(response)
-    stream = _STREAMS[stream_mode](wire, data, state, corrector, budget.open(state.policy.tenant), side)
+    request = StreamRequest(wire, data, state, corrector, side)
+    stream = _STREAMS[stream_mode](request, budget.open(state.policy.tenant))
     # In the other modes the answer is corrected in one call (`correct_one`), which pauses shadow aligners itself.
     shadow_pause = corrector.pause_shadow_aligners() if stream_mode is StreamMode.SENTENCE else contextlib.nullcontext()
     try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 
 from aligner_proxy import formats
@@ -122,11 +123,8 @@ class HeldStream(StreamDelivery[PrefilledText]):
 
     def _open_released_stream(self) -> ReleasedStream:
         """A stream for the same request and client that corrects and delivers its answer part by part."""
-        request = self._request
-        side = None if request.side is None else request.side.reopen()
-        released = ReleasedStream(
-            request.wire, request.data, request.state, request.corrector, self._memory.account, side
-        )
+        side = None if self._request.side is None else self._request.side.reopen()
+        released = ReleasedStream(replace(self._request, side=side), self._memory.account)
         released.client = self.client
         released.delivery_signal = self.delivery_signal
         released.note_source(self._source)

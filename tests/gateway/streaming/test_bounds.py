@@ -21,6 +21,7 @@ from aligner_proxy.gateway.comment_lines import KEEPALIVE
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.shadow import ShadowCorrections
 from aligner_proxy.gateway.streaming.budget import StreamBudget, estimate_event_bytes
+from aligner_proxy.gateway.streaming.delivery import StreamRequest
 from aligner_proxy.gateway.streaming.held import HeldStream
 from aligner_proxy.gateway.streaming.released import ReleasedStream
 from aligner_proxy.pipeline import part_splitter
@@ -53,7 +54,7 @@ def stream(
     corrector = ChoiceCorrector(Pipeline(asked or engine()), ledger, ShadowCorrections(1, 0), keeper, lambda _: None)
     kind = ReleasedStream if rules.stream is StreamMode.SENTENCE else HeldStream
     account = (budget or StreamBudget()).open(rules.tenant)
-    return kind(form.wire, DATA, ledger, corrector, account), ledger
+    return kind(StreamRequest(form.wire, DATA, ledger, corrector), account), ledger
 
 
 async def flow(items: list[Any]) -> AsyncIterator[object]:

@@ -25,6 +25,7 @@ from aligner_proxy.formats.stream_events import StreamDecoder
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.comment_lines import KEEPALIVE
 from aligner_proxy.gateway.request_state import RequestState
+from aligner_proxy.gateway.streaming.delivery import StreamRequest
 from aligner_proxy.gateway.streaming.held import HeldStream, LiveStream
 from aligner_proxy.types import Exchange, Mode, Outcome, Policy, Status
 from tests.e2e.event_streams import frames, message_events, response_events
@@ -57,7 +58,7 @@ class Corrector:
 
 def stream_of(wire: Wire, data: dict[str, Any], ledger: RequestState, correct: Any) -> HeldStream:
     kind = LiveStream if ledger.policy.mode is Mode.SHADOW else HeldStream
-    return kind(wire, data, ledger, cast("ChoiceCorrector", Corrector(correct)))
+    return kind(StreamRequest(wire, data, ledger, cast("ChoiceCorrector", Corrector(correct))))
 
 
 def held(

@@ -17,6 +17,7 @@ from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.shadow import ShadowCorrections
 from aligner_proxy.gateway.streaming import held
+from aligner_proxy.gateway.streaming.delivery import StreamRequest
 from aligner_proxy.gateway.streaming.held import HeldStream
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Exchange, Outcome, Policy, Status
@@ -69,7 +70,7 @@ class Corrector:
 def held_stream(form: Format, text: str | None = None) -> HeldStream:
     ledger = RequestState("call-1", POLICY, "m")
     corrector: Any = Corrector(ledger, text)
-    return HeldStream(SafeFormat(form.wire), {"messages": []}, ledger, corrector)
+    return HeldStream(StreamRequest(SafeFormat(form.wire), {"messages": []}, ledger, corrector))
 
 
 def first_text(form: Format, items: Items) -> int:
@@ -189,7 +190,7 @@ async def test_a_stream_that_grows_too_long_says_its_opening_once(monkeypatch: p
         ledger = RequestState("call-1", POLICY, "m")
         shadows = ShadowCorrections(1, 1)
         corrector = ChoiceCorrector(Pipeline(CountingEngine()), ledger, shadows, None, lambda _: None)
-        stream = HeldStream(SafeFormat(form.wire), {"messages": []}, ledger, corrector)
+        stream = HeldStream(StreamRequest(SafeFormat(form.wire), {"messages": []}, ledger, corrector))
         before, rest = await play(stream.deliver(aiter(upstream)), upstream)
         assert stream._released is not None
         assert form.read(before + [item for item in rest if not is_comment(item)]) == "".join([*ANSWER, *ANSWER])

@@ -14,6 +14,7 @@ from aligner_proxy.errors import EngineOverloaded
 from aligner_proxy.formats import chat
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.streaming import prefill
+from aligner_proxy.gateway.streaming.delivery import StreamRequest
 from aligner_proxy.gateway.streaming.held import HeldStream
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Correction, Exchange, Objective, Outcome, Policy, SegmentScore, SkipReason, Status, Turn
@@ -92,7 +93,7 @@ def held(engine: ReadingEngine, data: dict[str, Any] | None = None) -> HeldStrea
             return []
 
     made: Any = Corrector()
-    return HeldStream(chat, {**DATA, **(data or {})}, RequestState("call-1", POLICY, "m"), made)
+    return HeldStream(StreamRequest(chat, {**DATA, **(data or {})}, RequestState("call-1", POLICY, "m"), made))
 
 
 async def played(stream: HeldStream, *items: object) -> list[Any]:

@@ -13,6 +13,7 @@ from aligner_proxy.audit.writer import AuditWriters
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.shadow import ShadowCorrections
+from aligner_proxy.gateway.streaming.delivery import StreamRequest
 from aligner_proxy.gateway.streaming.held import HeldStream, LiveStream
 from aligner_proxy.gateway.streaming.released import ReleasedStream
 from aligner_proxy.pipeline import outcomes
@@ -66,7 +67,7 @@ async def play(
     kinds = {StreamMode.SENTENCE: ReleasedStream, StreamMode.HOLD: HeldStream, StreamMode.PASSTHROUGH: LiveStream}
     kind: Any = kinds[way.stream]
     data = data or {"messages": [ASKED], "input": [ASKED], "prompt": "When does it open?"}
-    made = kind(form.wire, data, ledger, corrector)
+    made = kind(StreamRequest(form.wire, data, ledger, corrector))
     items = form.tell(pieces or [answer[at : at + 9] for at in range(0, len(answer), 9)])
     got = [item async for item in made.deliver(slowly(items))]
     take_comment(got)
@@ -147,7 +148,8 @@ async def test_a_stream_that_may_become_data_is_held_and_prose_with_labels_is_no
             lengths.append(len(chat.read(got)))
             yield item
 
-    async for item in ReleasedStream(chat.wire, {"messages": [ASKED]}, ledger, corrector).deliver(source()):
+    request = StreamRequest(chat.wire, {"messages": [ASKED]}, ledger, corrector)
+    async for item in ReleasedStream(request).deliver(source()):
         got.append(item)
     before_finish = lengths[-2]
     assert (before_finish == 0) is is_held

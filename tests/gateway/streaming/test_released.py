@@ -25,7 +25,7 @@ from aligner_proxy.formats.stream_events import StreamEvent
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.shadow import ShadowCorrections
-from aligner_proxy.gateway.streaming.delivery import KEEPALIVE
+from aligner_proxy.gateway.streaming.delivery import KEEPALIVE, StreamRequest
 from aligner_proxy.gateway.streaming.held import HeldStream
 from aligner_proxy.gateway.streaming.released import ReleasedStream
 from aligner_proxy.pipeline.cache import CorrectionCache
@@ -88,7 +88,7 @@ def stream(
                 raise PermissionError(outcome.reason)
 
     corrector = Corrector(Pipeline(engine), ledger, ShadowCorrections(1, 1), AuditWriters([]), lambda _: None)
-    return ReleasedStream(wire, DATA, ledger, corrector), ledger
+    return ReleasedStream(StreamRequest(wire, DATA, ledger, corrector)), ledger
 
 
 async def flow(items: Sequence[object], error: BaseException | None = None) -> AsyncIterator[object]:
@@ -557,7 +557,7 @@ async def test_what_the_headers_of_a_stream_forbid_to_store_is_not_recorded(limi
     made._request.corrector.record_outcomes = (  # type: ignore[method-assign]
         lambda outcomes: kept.extend(exchange.no_store for exchange, _ in outcomes)
     )
-    await played(kind(messages, DATA, ledger, made._request.corrector), cast("Any", Source()))
+    await played(kind(StreamRequest(messages, DATA, ledger, made._request.corrector)), cast("Any", Source()))
     assert kept == [True]
 
 
