@@ -51,7 +51,6 @@ class CallArguments:
     ) -> None:
         self.call_format = call_format
         self.data = data
-        """The request as LiteLLM passes it to hooks."""
         self.state = state
         self._empty_exchange = empty_exchange
         self._make_corrector = make_corrector

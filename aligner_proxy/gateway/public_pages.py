@@ -83,7 +83,6 @@ class PublicPages:
         self._max_age_s = max_age_s
         self._pages: dict[Hashable, PublicPage] = {}
         self._render_tasks: dict[Hashable, asyncio.Task[PublicPage]] = {}
-        """Tasks that render pages now, by variant."""
 
     async def get_page(self, variant: Hashable) -> PublicPage:
         """The page of a variant from memory, rendered first if there is none; an old one is served during a renewal."""

@@ -26,7 +26,6 @@ from aligner_proxy.types import METAALIGNER, Outcome, Policy, Status
 
 log = logging.getLogger(__name__)
 PATH = "/health/readiness"
-"""The path of LiteLLM's readiness probe."""
 _WAIT_S = 3.0
 """Seconds to wait for the engine; less than probes wait (Kubernetes and our `health` command: 5 s)."""
 

@@ -59,10 +59,8 @@ class Reasoning:
 
     _reasoning_format: SafeReasoning
     _data: Mapping[str, Any]
-    """The request as LiteLLM passes it to hooks."""
     _state: RequestState
     _empty_exchange: Exchange
-    """The request's conversation, with no answer yet."""
     _corrector: ChoiceCorrector
     """Scores reasoning; edits nothing."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from aligner_proxy import formats
 from aligner_proxy.concurrency import run_off_loop
@@ -218,21 +218,14 @@ class StreamCopies:
         self._checked_ends[text.path] = (len(text.pieces), latest[-overlap:] if overlap else "")
 
 
-class _ReadText(NamedTuple):
-    """What was read of a text: its pieces, the normalized text of their final part, and the rest as it arrived."""
-
-    piece_count: int
-    normalized_text: str
-    raw_end: str
-
-
 class _PastTexts:
     """The texts of the events so far, in which each edit is looked for once."""
 
     def __init__(self) -> None:
         self._grown_texts: dict[object, SideText] = {}
         """Texts that have grown since the last check, by path."""
-        self._read_texts: dict[object, _ReadText] = {}
+        self._read_texts: dict[object, tuple[int, str, str]] = {}
+        """By path of a text, what was read: number of pieces, normalized text up to the last space, and the rest."""
         self._normalized_texts: dict[bool, dict[object, str]] = {False: {}, True: {}}
         """The normalized texts by path; under True those of a kind in `ACTED_ON`, which have other rules for copies."""
         self._grams = {False: copies.Grams(), True: copies.Grams()}
@@ -260,13 +253,13 @@ class _PastTexts:
 
     def _read_new_pieces(self, text: SideText) -> None:
         """Normalize the pieces that a text has got since this was called last, and add them to `_grams`."""
-        read_count, old_normalized_text, raw_end = self._read_texts.get(text.path, _ReadText(0, "", ""))
+        read_count, old_normalized_text, raw_end = self._read_texts.get(text.path, (0, "", ""))
         raw_end += "".join(text.pieces[read_count:])
         # Only text up to the last space is final: no escape holds a space, but an escape may be cut off after it.
         final_length = raw_end.rfind(" ") + 1
         final_normalized_text = old_normalized_text + copies.normalize(raw_end[:final_length])
         raw_end = raw_end[final_length:]
-        self._read_texts[text.path] = _ReadText(len(text.pieces), final_normalized_text, raw_end)
+        self._read_texts[text.path] = (len(text.pieces), final_normalized_text, raw_end)
         is_acted_on = text.kind in copies.ACTED_ON
         normalized_text = final_normalized_text + copies.normalize(raw_end)
         self._normalized_texts[is_acted_on][text.path] = normalized_text

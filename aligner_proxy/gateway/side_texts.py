@@ -51,7 +51,6 @@ from aligner_proxy.types import (
 )
 
 MakeCorrector = Callable[[RequestState], ChoiceCorrector]
-"""Creates the corrector for a request with this state."""
 JUDGE_ALL = SkipPolicy(**dict.fromkeys(SkipPolicy.__dataclass_fields__, OnSkip.JUDGE))
 """Judges a text for whatever reason an answer would be skipped, since an unjudged side text counts as a failure."""
 _SEPARATOR = "\n\n"

@@ -20,7 +20,6 @@ MAX_PAIRS = 1000
 MAX_UNLISTED = 20
 """Most models of one tenant that LiteLLM's file does not list."""
 _LONGEST_NAME = 200
-"""Most characters of a tenant's or model's name."""
 _NAMES_S = 10.0
 """Seconds for which the configured model names are kept, since a request has many labels."""
 

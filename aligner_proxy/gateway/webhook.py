@@ -157,15 +157,9 @@ class WebhookSender:
 
     async def _send_retrying(self, client: httpx.AsyncClient, target: HandOff, body: bytes) -> None:
         """Post a report; repeat this up to `ATTEMPTS` times in all if the webhook may accept the report later."""
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(_RetryLater),
-            wait=self._backoff,
-            stop=stop_after_attempt(ATTEMPTS),
-            reraise=True,
-        )
-        async for attempt in retrying:
-            with attempt:
-                await _post_report(client, target, body)
+        retries = retry_if_exception_type(_RetryLater)
+        retrying = AsyncRetrying(retry=retries, wait=self._backoff, stop=stop_after_attempt(ATTEMPTS), reraise=True)
+        await retrying(_post_report, client, target, body)
 
 
 async def _post_report(client: httpx.AsyncClient, target: HandOff, body: bytes) -> None:

@@ -74,7 +74,6 @@ class AnswerBatch:
     tool_calls: Sequence[Mapping[str, Any]] = ()
     """Tool calls of the only answer, in the format of chat completions."""
     tools: Sequence[Mapping[str, Any]] = ()
-    """The tools that the request offered."""
     side_content: object = None
     """Other content of the body; it is judged like the side texts of proxied responses."""
 

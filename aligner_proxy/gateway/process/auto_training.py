@@ -57,7 +57,6 @@ class AutoTrainer:
     policies: Path
     serving: Callable[[], ServingEngine | None]
     environment: Mapping[str, str]
-    """Environment variables of the training process."""
     check_every_s: float = CHECK_EVERY_S
     _attempted: TTLCache[tuple[str, ...], bool] = field(default_factory=lambda: TTLCache(_MAX_ATTEMPTS, AGAIN_S))
     """Recent attempts, by title, text, aligner and digests."""

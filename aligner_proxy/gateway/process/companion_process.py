@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from aligner_proxy.gateway.process.supervisor import ChildProcess, Pace, keep_alive
 
 CHECK_EVERY_S = 0.5
-"""Seconds between two checks which generation serves."""
 _GRACE_S = 5.0
 """Seconds that a companion gets to end after SIGTERM."""
 

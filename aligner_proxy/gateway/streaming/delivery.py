@@ -212,7 +212,7 @@ class StreamDelivery(abc.ABC, Generic[Text]):
             await self._time_slice.pause()
             if self._memory.account.is_full:
                 await self._wait_for_memory()
-        self.upstream_error = self.upstream_error or upstream.error
+        self.upstream_error = self.upstream_error or upstream.error  # `LiveStream` has met the error before
         await self.finish_reading()
 
     async def finish_reading(self) -> None:
