@@ -10,12 +10,9 @@ from starlette.types import ASGIApp
 
 
 def add_layer(app: Starlette, layer_class: Any, **options: Any) -> None:
-    """Add a class of ASGI middleware, created with `options`, to `app`, unless the application has it already.
-
-    A running application accepts no new middleware, so its stack of layers is wrapped instead.
-    """
-    is_running = app.middleware_stack is not None
-    if not is_running:
+    """Add a class of ASGI middleware, created with `options`, to `app`, unless the application has it already."""
+    # A running application has a stack of layers and accepts no new middleware, so the stack is wrapped instead.
+    if app.middleware_stack is None:
         if layer_class not in [middleware.cls for middleware in app.user_middleware]:
             app.add_middleware(layer_class, **options)
     elif not any(isinstance(layer, layer_class) for layer in _list_layers(app.middleware_stack)):

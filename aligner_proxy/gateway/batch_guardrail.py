@@ -73,11 +73,7 @@ class BatchGuardrail(AlignerGuardrail):
         self._identity = identity or {}
 
     async def correct_body(
-        self,
-        body: dict[str, Any],
-        request: Mapping[str, Any],
-        call_id: str,
-        objectives: tuple[Objective, ...] = (),
+        self, body: dict[str, Any], request: Mapping[str, Any], call_id: str, objectives: tuple[Objective, ...] = ()
     ) -> CorrectedBody:
         """Correct a body of any wire format as the answer to `request`, which is empty if it is not known.
 

@@ -166,10 +166,7 @@ async def make_request_data(
 
 @contextlib.asynccontextmanager
 async def count_request(caller: UserAPIKeyAuth, data: Mapping[str, Any]) -> AsyncIterator[None]:
-    """Context manager that counts a request towards the limits of its key, team and tags; raises HTTP 429 above them.
-
-    At the end LiteLLM's reserved budget is released, because judging an answer costs nothing in LiteLLM's accounts.
-    """
+    """Context manager that counts a request towards the limits of its key, team and tags; HTTP 429 above them."""
     limiter = proxy_module().proxy_logging_obj.get_proxy_hook("parallel_request_limiter")
     try:
         async with contextlib.AsyncExitStack() as stack:
@@ -184,7 +181,7 @@ async def count_request(caller: UserAPIKeyAuth, data: Mapping[str, Any]) -> Asyn
                     raise ProxyException(str(error.detail), kind, None, error.status_code, headers) from None
             yield
     finally:
-        if caller.budget_reservation:
+        if caller.budget_reservation:  # judging an answer costs nothing in LiteLLM's accounts
             from litellm.proxy.spend_tracking.budget_reservation import release_budget_reservation
 
             await release_budget_reservation(caller.budget_reservation)
@@ -338,17 +335,14 @@ def count_tokens_off_loop() -> None:
 
 
 async def add_usage(stream: object) -> None:
-    """Count the tokens of a long stream in a thread, and add a chunk with the usage to the chunks that LiteLLM keeps.
-
-    LiteLLM then takes the usage from this chunk. If counting fails, LiteLLM counts the tokens itself.
-    """
+    """Count the tokens of a long stream in a thread, and add them as a chunk to the chunks that LiteLLM keeps."""
     import litellm
 
     chunks = getattr(stream, "chunks", None)
     if not isinstance(chunks, list) or sum(map(_text_length, chunks)) <= _MAX_CHARS_IN_LOOP:
         return
     messages = getattr(stream, "messages", None)
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception):  # LiteLLM then counts the tokens itself
         response: Any = await asyncio.to_thread(litellm.stream_chunk_builder, chunks=list(chunks), messages=messages)
         usage_chunk = ModelResponseStream(model=chunks[-1].model, choices=[])
         usage_chunk.usage = response.usage

@@ -110,7 +110,7 @@ class Arrival:
 
     def versions_used(self, policy: Policy) -> Mapping[str, Version]:
         """The taught heads that a policy's objectives used at the arrival, by name of the objective."""
-        return taught_versions(policy, self.heads_in_force) if self.heads_in_force else {}
+        return taught_versions(policy, self.heads_in_force)
 
 
 @dataclass(slots=True, repr=False)
@@ -203,10 +203,10 @@ class RequestState:
             "reason": self.reason,
             "choice": str(self._decisive_outcome().index) if len(self.outcomes) > 1 else "",
             "objectives": ",".join([objective.name for objective in self.policy.objectives]),
-            "taught": _taught_summary(self.arrival.versions_used(self.policy)) if self.arrival.heads_in_force else "",
+            "taught": _taught_summary(self.arrival.versions_used(self.policy)),
             "policy": self.policy.name,
             "model": self.corrector,
-            "reasoning": _reasoning_summary(self.reasoning) if self.reasoning else "",
+            "reasoning": _reasoning_summary(self.reasoning),
             "incoming": self._incoming_summary(),
             "tool-arguments": ",".join(map(_status_text, self.arguments)),
             "cache": _CACHE_WORDS[is_cache_hit],
@@ -460,13 +460,7 @@ def model_use_record(outcome: Outcome) -> dict[str, Any]:
 
 def _call_record(use: EditorUse) -> dict[str, Any]:
     """Calls to a model group, with their tokens and rounded milliseconds."""
-    return {
-        "calls": use.calls,
-        "read": use.read,
-        "written": use.written,
-        "ms": round(use.ms, 1),
-        "failed": use.failed,
-    }
+    return {"calls": use.calls, "read": use.read, "written": use.written, "ms": round(use.ms, 1), "failed": use.failed}
 
 
 def _make_printable(value: str) -> str:
