@@ -15,8 +15,7 @@ from dataclasses import replace
 
 from aligner_proxy.gate.completion import EditEffects
 from aligner_proxy.gate.edits import Candidate, ClosedAnswer, Edit, Part, TextFacts, has_outline
-from aligner_proxy.gate.rules import KEEPS, SIGN_READERS, Rule, signs_after, signs_before
-from aligner_proxy.text.lists.line_signs import remaining_signs
+from aligner_proxy.gate.rules import KEEPS, Rule, pair_signs
 from aligner_proxy.text.lists.outline import Outline
 from aligner_proxy.text.structure import Segment
 
@@ -138,12 +137,7 @@ def can_close(candidate: Candidate, rules: Mapping[str, Rule]) -> bool:
     # otherwise the open rest would continue a line of the closed text
     if candidate.before.text.endswith("\n") and not candidate.after.text.endswith("\n"):
         return False
-    removed = candidate.removed_segments
-    return all(
-        remaining_signs(signs_before(candidate, read_signs), removed)
-        == remaining_signs(signs_after(candidate, read_signs))
-        for read_signs in SIGN_READERS
-    )
+    return all(required_signs == new_signs for required_signs, new_signs in pair_signs(candidate))
 
 
 def move_edit(edit: Edit, closed: ClosedAnswer, direction: int) -> Edit:

@@ -187,7 +187,6 @@ class Part:
     empty if nothing stays."""
     unchanged_clauses: str = ""
     """The clauses of a rewritten segment that stay word for word; empty if there are none."""
-
     is_general: bool = False
     """Whether an editor rewrote the segment without any number or address, which loses no more than its removal."""
 
@@ -221,7 +220,7 @@ def trace_effects(
         replacements = new_texts_by_segment.get(i, ())
         part = _find_effect(i, pieces, replacements, is_removable=is_removable[i])
         if part.effect is SegmentStatus.REWRITTEN and by_editor:
-            part = replace(part, is_general=_has_no_facts(replacements))
+            part = replace(part, is_general=not any(numbers(text) or addresses(text) for text in replacements))
         parts.append(part)
     return tuple(parts)
 
@@ -243,11 +242,6 @@ def _find_effect(index: int, pieces: Sequence[Segment], replacements: Sequence[s
         return Part(old_text, SegmentStatus.REMOVED, index, replacements[0])
     clauses = unchanged_clauses(old_text, " ".join(replacements))
     return Part(old_text, SegmentStatus.REWRITTEN, index, unchanged_clauses=clauses)
-
-
-def _has_no_facts(texts: Sequence[str]) -> bool:
-    """Whether the texts have no numbers and no addresses."""
-    return not any(numbers(text) or addresses(text) for text in texts)
 
 
 def _is_mark_alone(old_text: str, replacements: Sequence[str]) -> bool:
@@ -309,10 +303,6 @@ class TextFacts:
     def length(self) -> int:
         """Number of characters of the whole text."""
         return len(self.closed.text) + len(self.text)
-
-    def in_rest(self, reader: Callable[[str, bool], _T]) -> _T:
-        """What `reader` returns for the open rest alone; it is also told whether the rest begins in a table."""
-        return reader(self.text, self.closed.ends_in_table)
 
     def read(self, reader: Callable[[str], _T]) -> _T:
         """The facts that `reader` finds in the whole text, cached."""
@@ -403,10 +393,14 @@ class Candidate:
     """Indexes of the segments that were flagged for an objective that invented turns violate."""
 
     @cached_property
+    def edits(self) -> list[Edit]:
+        """The edits of all changes."""
+        return [edit for change in self.changes for edit in change.edits]
+
+    @cached_property
     def after(self) -> TextFacts:
         """The text that would be delivered."""
-        edits = (edit for change in self.changes for edit in change.edits)
-        return TextFacts(apply(self.before.text, edits), self.closed.after)
+        return TextFacts(apply(self.before.text, self.edits), self.closed.after)
 
     @cached_property
     def inserted_texts(self) -> list[str]:
@@ -450,11 +444,10 @@ class Candidate:
 
     def has_more(self, count: Callable[[str], int]) -> bool:
         """Whether an edit's text has a higher `count` than the text that it replaces."""
-        for edit in (edit for change in self.changes for edit in change.edits):
-            replaced_text = self.before.text[edit.start : edit.end]
-            if count(self._drop_dictated(edit.text)) > count(replaced_text):
-                return True
-        return False
+        return any(
+            count(self._drop_dictated(edit.text)) > count(self.before.text[edit.start : edit.end])
+            for edit in self.edits
+        )
 
     def added_facts(self, read_facts: FactReader) -> set[str]:
         """Facts in the new text that are not in the original, in a source, or dictated by an objective."""
@@ -463,15 +456,12 @@ class Candidate:
             return added_facts
         return added_facts - {fact for text in (*self._dictated, *self.sources) for fact in read_facts(text)}
 
-    def repeats(self, is_repetition: Callable[[str, Sequence[str]], bool]) -> bool:
-        """Whether an edit inserts a sentence that the original lacks and that repeats an objective.
-
-        `is_repetition` is called with a sentence and the texts of the objectives; it decides whether one repeats the
-        other.
-        """
+    @property
+    def repeats_objective(self) -> bool:
+        """Whether an edit inserts a sentence that the original lacks and that repeats an objective."""
         sentences = (segment.text for text in self.inserted_texts for segment in split(text))
         return any(
-            is_repetition(sentence, self._objective_texts)
+            structure.repeats_objective(sentence, self._objective_texts)
             for sentence in sentences
             if sentence not in self.before.whole
         )

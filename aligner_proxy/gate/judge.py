@@ -37,7 +37,7 @@ from aligner_proxy.gate.edits import (
     trace_effects,
 )
 from aligner_proxy.gate.flagged_runs import edits_in_place
-from aligner_proxy.gate.pair_completion import Surroundings, complete_pairs
+from aligner_proxy.gate.pair_completion import complete_pairs
 from aligner_proxy.gate.parallels import BrevityFlags
 from aligner_proxy.gate.rules import Rule, removal_test, waived_rules
 from aligner_proxy.text import facts, structure
@@ -146,7 +146,7 @@ def judge(
     text = case.apply_changes(passing)
     removed = case.candidate(passing).removed_segments
     renumbered_count = 0
-    has_outline: bool = case.before.read(edits.has_outline)
+    has_outline: bool = case.unchanged.before.read(edits.has_outline)
     if removed and has_outline:
         text, renumbered_count = renumber_text(case.upstream_pieces, removed, text)
     if removed:
@@ -242,27 +242,14 @@ class _GateCase:
     """Maps each edit of the undisguised text to the same edit of the original."""
     effects: EditEffects
     """The edits of the original that are to be judged, with what they do to segments."""
-    before: TextFacts
-    """The undisguised original."""
     upstream_pieces: Sequence[Segment]
     """The segments of `original`."""
-    pieces: Sequence[Segment]
-    """The segments of `before`."""
-    policy: Policy
+    unchanged: Candidate
+    """The undisguised original, without any of the changes."""
     changes: tuple[EditGroup, ...]
     """The edits, in groups that are kept or dropped together."""
     rules: Mapping[str, Rule]
     """The rules that apply, by name, in reporting order."""
-    torn: frozenset[Edit] = frozenset()
-    """The edits that have half a pair of signs."""
-    closed: ClosedAnswer = NOTHING
-    """The beginning before the open rest of a growing answer; all other fields refer to that rest."""
-    brevity_flags: BrevityFlags | None = None
-    """The segments that were flagged for an objective about brevity; None if there are none."""
-    clear_harm: frozenset[int] = frozenset()
-    """Indexes of the segments that are clearly harmful (`_find_clear_harm`)."""
-    turn_flags: frozenset[int] = frozenset()
-    """Indexes of the segments that were flagged for an objective that invented turns violate."""
 
     @classmethod
     def from_correction(
@@ -327,22 +314,20 @@ class _GateCase:
         policy_rules: dict[str, Rule] = {name: rule for name, rule in RULES.items() if name in rule_names}
         brevity_flagged = _find_flagged(verdicts, policy, BREVITY_OBJECTIVES)
         texts = [segment.text for segment in plain_pieces]
-        return cls(
-            original=original,
-            original_edits=original_edits,
-            effects=effects,
+        unchanged = Candidate(
             before=before,
-            upstream_pieces=pieces,
             pieces=plain_pieces,
-            policy=policy,
-            changes=changes,
-            rules={**policy_rules, **plugin_rules},
-            torn=frozenset(edit for edit, original_edit in original_edits.items() if original_edit in torn_edits),
+            objectives=policy.objectives,
+            changes=(),
+            sources=policy.source_texts,
             closed=closed,
+            torn=frozenset(edit for edit, original_edit in original_edits.items() if original_edit in torn_edits),
             brevity_flags=BrevityFlags(texts, brevity_flagged) if brevity_flagged else None,
             clear_harm=_find_clear_harm(verdicts, policy),
             turn_flags=_find_flagged(verdicts, policy, SINGLE_REPLY_OBJECTIVES),
         )
+        rules_in_force = {**policy_rules, **plugin_rules}
+        return cls(original, original_edits, effects, pieces, unchanged, changes, rules_in_force)
 
     def apply_changes(self, changes: Sequence[EditGroup]) -> str:
         """The original with these changes applied, as it is delivered."""
@@ -350,18 +335,7 @@ class _GateCase:
 
     def candidate(self, changes: Sequence[EditGroup]) -> Candidate:
         """What the rules read: the undisguised original with these changes applied."""
-        return Candidate(
-            before=self.before,
-            pieces=self.pieces,
-            objectives=self.policy.objectives,
-            changes=changes,
-            sources=self.policy.source_texts,
-            closed=self.closed,
-            torn=self.torn,
-            brevity_flags=self.brevity_flags,
-            clear_harm=self.clear_harm,
-            turn_flags=self.turn_flags,
-        )
+        return replace(self.unchanged, changes=changes)
 
     def objections(self, changes: Sequence[EditGroup]) -> tuple[str, ...]:
         """The names of the rules that these changes break together, in reporting order."""
@@ -370,29 +344,31 @@ class _GateCase:
 
     def close(self, released: ReleasedAnswer) -> None:
         """Extend the closed beginning as far as possible, so that the gate need not read it again."""
-        sent_count = released.segments - len(self.closed.pieces)
+        closed = self.unchanged.closed
+        before = self.unchanged.before
+        pieces = self.unchanged.pieces
+        sent_count = released.segments - len(closed.pieces)
         open_edits = released.open_edits
-        end, begins_row = find_last_closable(self.before, self.upstream_pieces, self.pieces, sent_count, open_edits)
+        end, begins_row = find_last_closable(before, self.upstream_pieces, pieces, sent_count, open_edits)
         if not end:
             return
-        end_offset = self.pieces[end].start
+        end_offset = pieces[end].start
         closing_edits: list[Edit] = []
         parts: list[Part] = []
         for edit, original_edit in self.original_edits.items():
             if original_edit.last <= end and edit.end <= end_offset:
                 closing_edits.append(edit)
                 parts += open_edits.get(original_edit, ())
-        candidate = Candidate(
-            before=TextFacts(self.before.text[:end_offset], self.closed.before),
-            pieces=self.pieces[:end],
-            objectives=self.policy.objectives,
+        candidate = replace(
+            self.unchanged,
+            before=TextFacts(before.text[:end_offset], closed.before),
+            pieces=pieces[:end],
             changes=(EditGroup(tuple(closing_edits), tuple(parts)),),
-            sources=self.policy.source_texts,
-            closed=self.closed,
+            brevity_flags=None,  # removed repetitions were judged when they were sent
         )
         if can_close(candidate, self.rules):
             original = self.original[: self.upstream_pieces[end].start]
-            self.closed.extend(original, self.upstream_pieces[:end], candidate, ends_in_table=begins_row)
+            closed.extend(original, self.upstream_pieces[:end], candidate, ends_in_table=begins_row)
 
 
 def _find_flagged(verdicts: Sequence[SegmentScore], policy: Policy, objective_names: Collection[str]) -> frozenset[int]:
@@ -451,8 +427,7 @@ def _complete_effects(
     # without signs of pairs in them, the edits are complete
     if not any(SIGN.search(original, edit.start, edit.end) or SIGN.search(edit.text) for edit in effects):
         return effects, ()
-    around = Surroundings(grows=closed is not NOTHING, open_halves=closed.open_halves)
-    return complete_pairs(original, pieces, effects, around)
+    return complete_pairs(original, pieces, effects, closed.open_halves, grows=closed is not NOTHING)
 
 
 def _choose_changes(case: _GateCase) -> tuple[tuple[EditGroup, ...], list[_Refusal]]:
@@ -468,39 +443,30 @@ def _choose_changes(case: _GateCase) -> tuple[tuple[EditGroup, ...], list[_Refus
         return case.changes, []
     if len(case.changes) == 1:
         return (), [(change, objections[0]) for change in case.changes]
-    good: list[EditGroup] = []  # changes that break no rule alone
-    refusals: list[_Refusal] = []
-    for change in case.changes:
-        objections = case.objections([change])
-        if objections:
-            refusals.append((change, objections[0]))
-        else:
-            good.append(change)
+    good, refusals = _try_each(case, case.changes, is_joint=False)
     objections = case.objections(good)
     if not objections:
-        return tuple(good), refusals
+        return good, refusals
     if ABOUT_THE_WHOLE.intersection(objections):
         # no change is at fault more than another, so all are refused for the same rule
         return (), refusals + [(change, objections[0]) for change in good]
-    return _add_one_by_one(case, good, refusals)
+    added, further_refusals = _try_each(case, good, is_joint=True)
+    return added, refusals + further_refusals
 
 
-def _add_one_by_one(
-    case: _GateCase, good: Sequence[EditGroup], refusals: Sequence[_Refusal]
+def _try_each(
+    case: _GateCase, changes: Sequence[EditGroup], *, is_joint: bool
 ) -> tuple[tuple[EditGroup, ...], list[_Refusal]]:
-    """Add the `good` changes one by one, each only if it breaks no rule together with those added before.
-
-    Returns (the added changes, all refusals, with those in `refusals`).
-    """
-    added: list[EditGroup] = []
-    all_refusals = list(refusals)
-    for change in good:
-        objections = case.objections([*added, change])
+    """Try each change alone, or if `is_joint` with those that passed before it; return (those that pass, refusals)."""
+    passing: list[EditGroup] = []
+    refusals: list[_Refusal] = []
+    for change in changes:
+        objections = case.objections([*passing, change] if is_joint else [change])
         if objections:
-            all_refusals.append((change, objections[0]))
+            refusals.append((change, objections[0]))
         else:
-            added.append(change)
-    return tuple(added), all_refusals
+            passing.append(change)
+    return tuple(passing), refusals
 
 
 def _trace_edits(

@@ -13,7 +13,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from aligner_proxy.gate.completion import EditEffects
 from aligner_proxy.gate.edits import Edit, Part, SegmentStatus
@@ -22,24 +22,15 @@ from aligner_proxy.text.pairs import COMMENT, Half, OpenHalves, read_halves
 from aligner_proxy.text.structure import Segment, split
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What is known of the answer before and after the text to which edits belong."""
-
-    grows: bool = False
-    """Whether more text may follow."""
-    open_halves: OpenHalves = field(default_factory=dict)
-    """Opening halves before the text that have no partner yet."""
-
-
 def complete_pairs(
-    text: str, pieces: Sequence[Segment], effects: EditEffects, around: Surroundings
+    text: str, pieces: Sequence[Segment], effects: EditEffects, open_halves: OpenHalves, *, grows: bool
 ) -> tuple[EditEffects, frozenset[Edit]]:
     """Add the halves that have to stay to each edit: (the completed edits with their effects, those that are torn).
 
-    `pieces` are the segments of `text`, and `effects` says of each edit what it does to them.
+    `pieces` are the segments of `text`, and `effects` says of each edit what it does to them. `open_halves` are opening
+    halves before the text that have no partner yet. If the answer `grows`, more text may follow.
     """
-    completion = _PairCompletion(text, pieces, around)
+    completion = _PairCompletion(text, pieces, open_halves, grows=grows)
     completed_effects: dict[Edit, tuple[Part, ...]] = {}
     torn: set[Edit] = set()
     for edit, parts in effects.items():
@@ -53,11 +44,11 @@ def complete_pairs(
 class _PairCompletion:
     """Completes the edits of one text."""
 
-    def __init__(self, text: str, pieces: Sequence[Segment], around: Surroundings) -> None:
+    def __init__(self, text: str, pieces: Sequence[Segment], open_halves: OpenHalves, *, grows: bool) -> None:
         self._text = text
         self._pieces = pieces
-        self._around = around
-        self._halves = read_halves(text, pieces, around.open_halves)
+        self._grows = grows
+        self._halves = read_halves(text, pieces, open_halves)
         """All halves in the text, in order."""
         self._half_starts = [half.start for half in self._halves]
         """Offsets of the halves, in order, for binary search."""
@@ -120,7 +111,7 @@ class _PairCompletion:
         """Whether the partner of a half is outside of the replaced text, or is likely to come behind it."""
         if half.partner is not None:
             return not edit.start <= half.partner < edit.end
-        return half.opens and self._around.grows and self._may_close_later(half, edit)
+        return half.opens and self._grows and self._may_close_later(half, edit)
 
     def _may_close_later(self, half: Half, edit: Edit) -> bool:
         """Whether later text is likely to close an opening half that has no partner so far."""

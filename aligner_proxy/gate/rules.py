@@ -22,7 +22,7 @@ from __future__ import annotations
 import operator
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from aligner_proxy.gate.closed_text import joins
 from aligner_proxy.gate.edits import Candidate, SegmentStatus, has_outline, word_set
@@ -38,11 +38,9 @@ from aligner_proxy.text.lists.references import has_reference
 from aligner_proxy.text.refusals import declines
 from aligner_proxy.text.structure import (
     TURN,
-    Segment,
     bare_name,
     occurs_in_order,
     one_line,
-    repeats_objective,
     speaker_lines,
     speaker_segments,
     speaker_turns,
@@ -52,10 +50,6 @@ from aligner_proxy.types import BREVITY_OBJECTIVES, Allowance, GateRule, Objecti
 
 Rule = Callable[[Candidate], bool]
 """Returns whether a candidate breaks the rule."""
-SignReader = Callable[[Sequence[Segment], bool], list[tuple[range, str]]]
-"""Called with segments, and whether they begin in a table; returns (segments of a line, its sign).
-
-The lines are items or rows of tables. The sign is the marker of an item, or the number of cells of a row."""
 KEEPS = frozenset(
     {
         GateRule.LOST_CODE,
@@ -118,6 +112,8 @@ _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 """A line that opens or closes a code block."""
 in_one_line = "{} {}".format
 """Joins two texts without line breaks, with a space."""
+joins(in_one_line)(one_line)
+joins(operator.add, by_line=True)(speaker_lines)
 # Field names as the templates write them.
 _FIELD_NAME = re.compile(
     r"\|\s*(?:Context|Query|Question|Answer|Edit)\s*:|##\s*(?:Question|Answer|Correction)\s*:", re.IGNORECASE
@@ -270,7 +266,7 @@ def forbid_increase(count: Callable[[str], int]) -> Rule:
 
 def loses_quote(candidate: Candidate) -> bool:
     """Whether the words of a quotation are lost; lost quotation marks alone do not count."""
-    return any(quotation not in candidate.after.read(_one_line) for quotation in candidate.lost_facts(quotations))
+    return any(quotation not in candidate.after.read(one_line) for quotation in candidate.lost_facts(quotations))
 
 
 def loses_name(candidate: Candidate) -> bool:
@@ -294,42 +290,27 @@ def loses_item(candidate: Candidate) -> bool:
     """Whether an item that stays lost its marker, a row lost a cell, or text still refers to a removed item."""
     if not candidate.before.read(has_outline):
         return False
-    removed = candidate.removed_segments
-    for read_signs in SIGN_READERS:
-        required_signs = remaining_signs(signs_before(candidate, read_signs), removed)
-        # the edits may add items, but those of the original must remain in their order
-        new_signs = remaining_signs(signs_after(candidate, read_signs)) if required_signs else []
-        if not occurs_in_order(required_signs, new_signs):
-            return True
-    if not (removed or candidate.closed.removed) or not candidate.after.read(has_reference):
+    # the edits may add items and rows, but those of the original must remain in their order
+    if not all(occurs_in_order(required_signs, new_signs) for required_signs, new_signs in pair_signs(candidate)):
+        return True
+    if not (candidate.removed_segments or candidate.closed.removed) or not candidate.after.read(has_reference):
         return False
     return _refers_to_removed(candidate)
 
 
-def signs_before(candidate: Candidate, read_signs: SignReader) -> list[tuple[range, str]]:
-    """The signs in the open rest of the original.
+def pair_signs(candidate: Candidate) -> Iterator[tuple[list[str], list[str]]]:
+    """Yield (signs that have to stay, signs with the edits applied), first of items, then of rows (line_signs.py).
 
-    They are read from the segments as the upstream wrote them. The undisguised text would be cut into other segments
-    where a code block is prose and has lost its fences.
+    Only the open rest is read, because the closed text has the same signs before and after its edits. The first signs
+    are those of the segments as the upstream wrote them. The undisguised text would be cut into other segments where a
+    code block is prose and has lost its fences.
     """
-    return read_signs(candidate.pieces, candidate.before.closed.ends_in_table)
-
-
-def signs_after(candidate: Candidate, read_signs: SignReader) -> list[tuple[range, str]]:
-    """The signs in the open rest with the edits applied."""
-    return candidate.after.in_rest(lambda text, in_table: read_signs(split(text), in_table))
-
-
-def _read_item_signs(pieces: Sequence[Segment], _in_table: bool) -> list[tuple[range, str]]:
-    return marked_lines(pieces)
-
-
-def _read_row_signs(pieces: Sequence[Segment], in_table: bool) -> list[tuple[range, str]]:
-    return row_signs(pieces, in_table=in_table)
-
-
-SIGN_READERS = (_read_item_signs, _read_row_signs)
-"""In a growing answer, the closed text has the same signs before and after its edits, so only the rest is compared."""
+    removed = candidate.removed_segments
+    new_pieces = split(candidate.after.text)
+    yield remaining_signs(marked_lines(candidate.pieces), removed), remaining_signs(marked_lines(new_pieces))
+    old_rows = row_signs(candidate.pieces, in_table=candidate.before.closed.ends_in_table)
+    new_rows = row_signs(new_pieces, in_table=candidate.after.closed.ends_in_table)
+    yield remaining_signs(old_rows, removed), remaining_signs(new_rows)
 
 
 def _refers_to_removed(candidate: Candidate) -> bool:
@@ -350,14 +331,14 @@ def loses_turn(candidate: Candidate) -> bool:
     A whole turn may be removed only if each of its sentences is clearly harmful, or a question together with its
     answer.
     """
-    lines_before = candidate.before.read(_count_speaker_lines)
+    lines_before = candidate.before.read(speaker_lines)
     # a quick test first: in a dialogue somebody speaks at least twice
     if max(lines_before.values(), default=0) < 2:
         return False
     spoken_lines = speaker_turns(candidate.before.whole)
     if spoken_lines and _changes_turn_like_sentence(candidate, spoken_lines):
         return True
-    lost_lines = spoken_lines - candidate.after.read(_count_speaker_lines)
+    lost_lines = spoken_lines - candidate.after.read(speaker_lines)
     if lost_lines:
         lost_lines = lost_lines - _count_closed_losses(candidate) - _count_harmful_turns(candidate)
     return bool(lost_lines) and not _are_questions_with_answers(lost_lines)
@@ -392,8 +373,8 @@ def _are_questions_with_answers(lost_lines: Counter[str]) -> bool:
 
 def _count_closed_losses(candidate: Candidate) -> Counter[str]:
     """Number of lines that each speaker lost in the closed beginning, by edits that were judged before."""
-    lines_before = candidate.before.closed.read(_count_speaker_lines) or Counter[str]()
-    lines_after = candidate.after.closed.read(_count_speaker_lines) or Counter[str]()
+    lines_before = candidate.before.closed.read(speaker_lines) or Counter[str]()
+    lines_after = candidate.after.closed.read(speaker_lines) or Counter[str]()
     return lines_before - lines_after
 
 
@@ -413,7 +394,7 @@ def _find_turns(candidate: Candidate) -> list[tuple[str, range]]:
 
 def tears_pair(candidate: Candidate) -> bool:
     """Whether an edit has half a pair of signs that the original does not have."""
-    return any(edit in candidate.torn for change in candidate.changes for edit in change.edits)
+    return any(edit in candidate.torn for edit in candidate.edits)
 
 
 def repeats_sentence(candidate: Candidate) -> bool:
@@ -427,7 +408,7 @@ def repeats_sentence(candidate: Candidate) -> bool:
     counts_before = candidate.before.read(_count_sentences)
     counts_after = candidate.after.read(_count_sentences)
     replaced_counts: list[int] = []  # how often the upstream wrote each of the replaced sentences
-    for edit in (edit for change in candidate.changes for edit in change.edits):
+    for edit in candidate.edits:
         replaced_text = candidate.before.text[edit.start : edit.end]
         replaced_counts += [counts_before[sentence] for sentence in _count_sentences(replaced_text)]
     max_count = max(replaced_counts, default=1)
@@ -444,7 +425,7 @@ def _count_sentences(text: str) -> Counter[str]:
 def leaves_bare_speaker(candidate: Candidate) -> bool:
     """Whether an edit leaves the name of a speaker alone in a line."""
     # all edits count: `inserted_texts` lacks names that stay of removed segments
-    if not any(_count_bare_names(edit.text) for change in candidate.changes for edit in change.edits):
+    if not any(_count_bare_names(edit.text) for edit in candidate.edits):
         return False
     return bool(candidate.after.read(_count_bare_names) - candidate.before.read(_count_bare_names))
 
@@ -462,19 +443,9 @@ def _count_bare_names(text: str) -> Counter[str]:
     return names_alone
 
 
-@joins(operator.add, by_line=True)
-def _count_speaker_lines(text: str) -> Counter[str]:
-    return speaker_lines(text)
-
-
-@joins(in_one_line)
-def _one_line(text: str) -> str:
-    return one_line(text)
-
-
 def leaks_template(candidate: Candidate) -> bool:
     """Whether an edit inserts a field name or sentence of a template, or the text or a sentence of an objective."""
-    if candidate.has_more(_count_field_names) or candidate.repeats(repeats_objective):
+    if candidate.has_more(_count_field_names) or candidate.repeats_objective:
         return True
     objective_texts = (objective.text for objective in candidate.objectives)
     long_texts = (_normalise(text) for text in objective_texts if len(text) >= _DISTINCT_CHARS)
@@ -524,4 +495,4 @@ def count_refusals(text: str) -> int:
 def invents_quote(candidate: Candidate) -> bool:
     """Whether an edit inserts a quotation whose words do not occur in the original, even without quotation marks."""
     quoted = (quotation for text in candidate.inserted_texts for quotation in quotations(text))
-    return any(quotation not in candidate.before.read(_one_line) for quotation in quoted)
+    return any(quotation not in candidate.before.read(one_line) for quotation in quoted)

@@ -291,9 +291,8 @@ def test_a_bound_on_the_texts_that_are_read() -> None:
         return len(candidate.changes) > 1
 
     text = "You oaf! " * 2 * 12
-    case = gate_judge._GateCase(
-        text, {}, {}, TextFacts(text), pieces, pieces, POLICY, tuple(changes), {GateRule.LOST_CODE: at_most_one}
-    )
+    unchanged = gate_edits.Candidate(TextFacts(text), pieces, POLICY.objectives, ())
+    case = gate_judge._GateCase(text, {}, {}, pieces, unchanged, tuple(changes), {GateRule.LOST_CODE: at_most_one})
     kept, refused = gate_judge._choose_changes(case)
     assert (len(kept), len(refused)) == (1, 11)
     assert len(asked) == 2 * 12 + 2
