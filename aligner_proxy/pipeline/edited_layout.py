@@ -6,7 +6,7 @@ A second reading may flag further segments and replacements, which are then remo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from aligner_proxy.gate import edits
 from aligner_proxy.gate.flagged_runs import edits_in_place
@@ -41,11 +41,9 @@ class EditedLayout:
     verdicts: list[SegmentScore]
     """The verdict on each segment; verdicts of second readings replace those of the first."""
     _cells: list[_Cell]
-    _edited: str
-    """The edited answer as of the latest `rebuild`."""
     _correction: Correction
     """The correction of the first reading."""
-    changed: bool = field(default=False)
+    changed: bool = False
     """Whether a second reading has flagged a segment or a replacement of the correction."""
 
     @classmethod
@@ -68,9 +66,7 @@ class EditedLayout:
             if cells[1:] and cells[-1].text and not segments[first].text:
                 cells[-2].gap = ""  # text added after the last segment brings its own leading white space
             first = stop
-        layout = cls(segments, list(correction.segments), cells, "", correction)
-        layout.rebuild()
-        return layout
+        return cls(segments, list(correction.segments), cells, correction)
 
     def flag(self, number: int, verdict: SegmentScore) -> bool:
         """Flag a segment with this verdict and remove its text; return whether it was not flagged before."""
@@ -99,7 +95,7 @@ class EditedLayout:
         return bool(newly_flagged)
 
     def flag_edited(self, start: int, end: int, verdict: SegmentScore) -> bool:
-        """Flag and remove the cells with text in this range of the edited answer; return whether there are any."""
+        """Flag and remove the cells with text in this range of the rebuilt answer; return whether there are any."""
         was_flagged = False
         for cell in self._cells:
             if not (cell.start < end and start < cell.end):
@@ -112,26 +108,19 @@ class EditedLayout:
             was_flagged = True
         return was_flagged
 
-    @property
-    def edited(self) -> str:
-        """The edited answer as of the latest `rebuild`."""
-        return self._edited
-
     def correction(self) -> Correction:
-        """Rebuild the edited answer, and return the correction with it; the first correction if nothing has changed."""
-        if not self.changed:
-            return self._correction
-        self.rebuild()
-        return replace(self._correction, text=self._edited, segments=tuple(self.verdicts))
+        """The correction with the present edited answer and verdicts."""
+        return replace(self._correction, text=self.rebuild(), segments=tuple(self.verdicts))
 
-    def rebuild(self) -> None:
-        """Join the cells to the edited answer, and note where each is in it. Must be called before `edited` is read."""
-        self._edited = structure.join([(cell.text, cell.gap) for cell in self._cells])
+    def rebuild(self) -> str:
+        """Join the cells to the edited answer, note where each is in it, and return it."""
+        edited_answer = structure.join([(cell.text, cell.gap) for cell in self._cells])
         position = 0
         for cell in self._cells:
-            cell.start = self._edited.find(cell.text, position) if cell.text else position
+            cell.start = edited_answer.find(cell.text, position) if cell.text else position
             cell.end = cell.start + len(cell.text)
             position = cell.end
+        return edited_answer
 
     def _cell_of(self, number: int) -> _Cell:
         """The cell that contains the segment of this number."""

@@ -8,6 +8,7 @@ may be JSON or other data is not cut: it stays one part, up to `max_answer_chars
 
 from __future__ import annotations
 
+import io
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -68,26 +69,17 @@ class UncorrectedRest:
         self.start = start
         self.end = start
         """Offset in the whole text after the last character received."""
-        self._piece_starts: list[int] = []
-        """Offset in the whole text of each piece, ascending."""
-        self._pieces: list[str] = []
+        self._text = io.StringIO()
 
     def append(self, piece: str) -> None:
         """Add a piece that came after the others."""
-        self._piece_starts.append(self.end)
-        self._pieces.append(piece)
-        self.end += len(piece)
+        self._text.seek(0, io.SEEK_END)
+        self.end += self._text.write(piece)
 
     def render(self, start: int, end: int) -> str:
         """The characters from `start` to `end`, which are offsets in the whole text."""
-        if not self._piece_starts:
-            return ""
-        # `first` is the index of the piece with the character at `start`; `stop` follows that of the last character
-        first = max(0, bisect_right(self._piece_starts, start) - 1)
-        stop = max(first + 1, bisect_right(self._piece_starts, max(start, end - 1)))
-        joined_start = self._piece_starts[first]
-        joined_pieces = "".join(self._pieces[first:stop])
-        return joined_pieces[max(0, start - joined_start) : max(0, end - joined_start)]
+        self._text.seek(start - self.start)
+        return self._text.read(end - start)
 
 
 class GrowingAnswer:

@@ -11,18 +11,16 @@ A literal (`JsonString`) is a string in the JSON text, with its place and its de
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import accumulate
 
 from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import AnswerTooLong
 from aligner_proxy.formats.side_text import prose_literals
 from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.pipeline.outcomes import gate_reason
-from aligner_proxy.pipeline.second_reading import find_flagged
+from aligner_proxy.pipeline.second_reading import find_flagged_texts, join_texts
 from aligner_proxy.pipeline.stages.eligibility import MAX_JSON_TEXTS, texts_in_json
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.plugins.inner import InnerWrapper
@@ -31,9 +29,6 @@ from aligner_proxy.types import Correction, Exchange, Policy, SegmentScore, all_
 
 SCHEMA = "json_schema"
 """The gate rule for edits that would break the answer's schema; the outcome's reason is then gate_json_schema."""
-_STRING_SEPARATOR = "\n\n"
-"""Stands between strings that are scored as one text. A segment spans two strings only if the first has an open code
-fence."""
 
 
 class JsonAnswer(InnerWrapper):
@@ -117,7 +112,7 @@ class JudgedForm(JsonAnswer):
             return Corrected(Correction(answer), None, Verdict(answer, None, 0, ()))
         joint_scores = None
         if len(literals) > 1 and await self._scorer.has_detector(policy):
-            joined_text = _join_literals(literals)
+            joined_text = join_texts(literal.text for literal in literals)
             joint_scores = await self._scorer.correct(joined_text, replace(policy, score_only=True))
             literals = _select_flagged(literals, joint_scores.correction.segments)
         if len(literals) > MAX_JSON_TEXTS:
@@ -147,24 +142,11 @@ class ArgumentsForm(JudgedForm):
         return prose_literals(answer)
 
 
-def _join_literals(literals: Sequence[JsonString]) -> str:
-    """Join the texts of strings to one text, so that one request scores them all."""
-    return _STRING_SEPARATOR.join(literal.text for literal in literals)
-
-
 def _select_flagged(literals: Sequence[JsonString], segments: Sequence[SegmentScore]) -> list[JsonString]:
     """The strings with a flagged segment. `segments` are those of the joined strings; empty selects all strings."""
     if not segments:
         return list(literals)
-    # where each string begins in the joined text
-    starts = [0, *accumulate(len(literal.text) + len(_STRING_SEPARATOR) for literal in literals)]
-    flagged_numbers = set[int]()
-    for start, end, _ in find_flagged(_join_literals(literals), segments):
-        if end > start:
-            # a code fence that one string leaves open makes one segment of it and the strings after it
-            first = bisect_right(starts, start) - 1
-            stop = bisect_left(starts, end)
-            flagged_numbers.update(range(first, stop))
+    flagged_numbers = {number for number, _ in find_flagged_texts([literal.text for literal in literals], segments)}
     return [literal for number, literal in enumerate(literals) if number in flagged_numbers]
 
 

@@ -63,13 +63,13 @@ async def _remove_refused(
         refused_alone = await _find_refused_alone(answer, correction, policy, replacements.values(), judge)
     # if each replacement passes alone, they are refused only together, so all of them go
     refused_passages = refused_alone or set(replacements)
+    new_texts = {edit.first: "" if edit.first in refused_passages else edit.text for edit in proposed_edits}
     rewriting = splice.rewrite_flagged_runs(segments, flags)
     text = ""
     try:
         hole = next(rewriting)
         while True:
-            edit = replacements.get(hole.run.first)
-            hole = rewriting.send(_fill_hole(hole, edit, proposed_edits, refused_passages))
+            hole = rewriting.send(_fill_hole(hole, new_texts.get(hole.run.first)))
     except StopIteration as stop:
         text = stop.value
     new_correction = replace(correction, text=text)
@@ -96,17 +96,9 @@ async def _find_refused_alone(
     return refused_passages
 
 
-def _fill_hole(
-    hole: splice.Hole, replacement: Edit | None, proposed_edits: list[Edit], refused_passages: set[int]
-) -> str:
-    """The text for a flagged run: nothing if refused or removed, else its replacement, else the original.
-
-    `replacement` is the proposed edit with text for this run; None if there is none.
-    """
-    if hole.run.first in refused_passages:
-        return ""
-    if replacement is not None:
-        # text added after the last segment brings its own leading white space
-        return replacement.text.strip() if hole.run.text else replacement.text.rstrip()
-    is_removed = any(edit.first == hole.run.first for edit in proposed_edits)
-    return "" if is_removed else hole.run.text
+def _fill_hole(hole: splice.Hole, new_text: str | None) -> str:
+    """The text for a flagged run: its new text, or the original if that is None."""
+    if new_text is None:
+        return hole.run.text
+    # text added after the last segment brings its own leading white space
+    return new_text.strip() if hole.run.text else new_text.rstrip()

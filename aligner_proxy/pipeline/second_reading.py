@@ -37,8 +37,8 @@ _SENTENCE_END = re.compile(
     rf"[{MARKS}:;][\"'\u201c\u201d\u2018\u2019\u00ab\u00bb)\]*_]*{PICTURES_BEHIND}$|(?:```|~~~)\s*$"
 )
 """Matches the end of a segment that is a whole sentence or code."""
-_WINDOW_SEPARATOR = "\n\n"
-"""Stands between windows that are scored as one text."""
+_TEXT_SEPARATOR = "\n\n"
+"""Stands between texts that are scored as one. A segment spans two of them only if the first has an open code fence."""
 MAX_CONFIRMED = 4
 """Maximum number of flagged windows per answer that are confirmed in context; others count without confirmation."""
 DOUBT_MARGIN = 1.0
@@ -139,8 +139,7 @@ class SecondReading(InnerWrapper):
 
     async def _read_edited(self, layout: EditedLayout, policy: Policy, readings: list[Corrected]) -> None:
         """Read the edited answer and flag its flagged texts in `layout`; raises `NotLocated` if one is not there."""
-        layout.rebuild()
-        edited_answer = layout.edited
+        edited_answer = layout.rebuild()
         if not edited_answer.strip():
             return
         verdicts = await self._read_again(self.inner, edited_answer, policy, readings)
@@ -377,11 +376,6 @@ def find_copies(verdicts: Sequence[SegmentScore]) -> list[tuple[str, SegmentScor
     return [(key, by_key[key], numbers) for key, numbers in copy_numbers.items()]
 
 
-def join_windows(windows: Sequence[Window]) -> str:
-    """Join windows to one text, so that one request reads them all."""
-    return _WINDOW_SEPARATOR.join(window.text for window in windows)
-
-
 def put_in_place(text: str, window: Window) -> tuple[str, int]:
     """Put a window in its context: (the text before the segment in which it begins, then the window; its offset)."""
     start = max((piece.start for piece in split(text) if piece.start <= window.start), default=0)
@@ -402,8 +396,13 @@ async def confirm_windows(
     """
     candidates: list[tuple[Window, SegmentScore]] = []
     for separate_windows in without_overlap(windows):
-        verdicts = await score_text(join_windows(separate_windows))
-        candidates += find_flagged_windows(separate_windows, verdicts, caution)
+        texts = [window.text for window in separate_windows]
+        verdict_by_number = {
+            number: verdict
+            for number, verdict in find_flagged_texts(texts, await score_text(join_texts(texts)))
+            if verdict.score is None or verdict.score >= caution + DOUBT_MARGIN
+        }
+        candidates += [(separate_windows[number], verdict) for number, verdict in verdict_by_number.items()]
     candidates.sort(key=lambda candidate: candidate[0].start)
     flagged_windows = candidates[MAX_CONFIRMED:]
     for window, verdict in candidates[:MAX_CONFIRMED]:
@@ -415,22 +414,21 @@ async def confirm_windows(
     return flagged_windows
 
 
-def find_flagged_windows(
-    windows: Sequence[Window], verdicts: Iterable[SegmentScore], caution: float
-) -> list[tuple[Window, SegmentScore]]:
-    """The flagged windows among those that were scored as one text (`join_windows`), each with its verdict."""
-    # where each window and the separator after it end in the joined text
-    ends = list(accumulate(len(window.text) + len(_WINDOW_SEPARATOR) for window in windows))
-    verdict_by_number: dict[int, SegmentScore] = {}
-    for start, end, verdict in find_flagged(join_windows(windows), verdicts):
-        if verdict.score is not None and verdict.score < caution + DOUBT_MARGIN:
-            continue
-        # the segment may span several windows
-        first = bisect_right(ends, start)
-        stop = min(len(windows), bisect_left(ends, end) + 1)
-        for number in range(first, stop):
-            verdict_by_number[number] = verdict
-    return [(windows[number], verdict) for number, verdict in verdict_by_number.items()]
+def join_texts(texts: Iterable[str]) -> str:
+    """Join texts to one, so that one request scores them all."""
+    return _TEXT_SEPARATOR.join(texts)
+
+
+def find_flagged_texts(texts: Sequence[str], verdicts: Iterable[SegmentScore]) -> Iterator[tuple[int, SegmentScore]]:
+    """Yield (number of a text, verdict) for each flagged segment of texts that were scored as one (`join_texts`)."""
+    # where each text begins in the joined text
+    starts = [0, *accumulate(len(text) + len(_TEXT_SEPARATOR) for text in texts)]
+    for start, end, verdict in find_flagged(join_texts(texts), verdicts):
+        if end > start:
+            # the segment may span several texts
+            first = bisect_right(starts, start) - 1
+            stop = min(len(texts), bisect_left(starts, end))
+            yield from ((number, verdict) for number in range(first, stop))
 
 
 def find_flagged(text: str, verdicts: Iterable[SegmentScore]) -> Iterator[tuple[int, int, SegmentScore]]:
