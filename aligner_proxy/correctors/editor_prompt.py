@@ -38,29 +38,31 @@ NEW_ANSWER_INSTRUCTION = (
     "An answer that went against one of them was withheld. Where the message cannot be answered in this way, say so in "
     "one friendly sentence and offer what can be done instead. Do not mention these objectives."
 )
-REPLY_SCHEMA: Mapping[str, Any] = {
-    "type": "json_schema",
-    "json_schema": {
-        "name": "replacements",
-        "strict": True,
-        "schema": {
-            "type": "object",
-            "properties": {
-                "replacements": {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "properties": {"number": {"type": "integer"}, "text": {"type": "string"}},
-                        "required": ["number", "text"],
-                        "additionalProperties": False,
-                    },
-                }
+
+
+def make_list_schema(name: str, entry_fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the format of a reply with a list of this name; `entry_fields` are the JSON schemas of an entry's fields.
+
+    Each entry also has the number of the passage that it is about.
+    """
+    fields = {"number": {"type": "integer"}, **entry_fields}
+    entry = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+    return {
+        "type": "json_schema",
+        "json_schema": {
+            "name": name,
+            "strict": True,
+            "schema": {
+                "type": "object",
+                "properties": {name: {"type": "array", "items": entry}},
+                "required": [name],
+                "additionalProperties": False,
             },
-            "required": ["replacements"],
-            "additionalProperties": False,
         },
-    },
-}
+    }
+
+
+REPLY_SCHEMA = make_list_schema("replacements", {"text": {"type": "string"}})
 """The reply format, for servers that can enforce one."""
 CONTEXT_CHARS = 2_000
 """Characters of a long answer that are shown before and after each passage."""
@@ -121,15 +123,15 @@ def make_passages(
     if count > MAX_PASSAGES:
         raise AnswerTooLong(f"{count} passages are flagged; an editor is asked for at most {MAX_PASSAGES}")
     return [
-        make_passage(number, index, segment.text, _list_violated(score, objectives))
+        make_passage(number, index, segment.text, select_objectives(objectives, score.objective))
         for number, (index, segment, score) in enumerate(flagged_segments, 1)
     ]
 
 
-def _list_violated(score: SegmentScore, objectives: Sequence[str]) -> tuple[str, ...]:
-    """The text of the objective that a flagged segment violates; all texts if its score names no objective."""
-    if score.objective is not None and 0 <= score.objective < len(objectives):
-        return (objectives[score.objective],)
+def select_objectives(objectives: Sequence[str], index: int | None) -> tuple[str, ...]:
+    """The objective with this index; all objectives if the index is unknown (None, or out of range)."""
+    if index is not None and 0 <= index < len(objectives):
+        return (objectives[index],)
     return tuple(objectives)
 
 

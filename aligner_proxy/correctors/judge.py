@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from cachetools import LRUCache
 
 from aligner_proxy.correctors import editor_prompt, judge_prompt
-from aligner_proxy.correctors.editor_prompt import MAX_PASSAGES, Passage
+from aligner_proxy.correctors.editor_prompt import MAX_PASSAGES, Passage, select_objectives
 from aligner_proxy.correctors.guard_forms import GUARDS, quote_text
 from aligner_proxy.correctors.model_group import ModelGroup, ModelGroups, OpenChat, Payer, Question, cost_of_failure
 from aligner_proxy.correctors.token_judge import RequestClassifier, make_labels_question, read_verdicts
@@ -331,7 +331,7 @@ class RequestJudge:
         guard = GUARDS[self.judge.form] if self.judge.form else None
         if self.classifier:
             guard = self.classifier.guard
-        return guard is None or any(guard.knows(text) for text in _list_objectives(request, objective))
+        return guard is None or any(guard.knows(text) for text in select_objectives(request.objectives, objective))
 
     async def give_opinion(
         self, request: AlignRequest, segments: Sequence[Segment], doubtful: Mapping[int, int | None], deadline_at: float
@@ -343,7 +343,7 @@ class RequestJudge:
         blocks the answer then.
         """
         identity = self.identity()
-        objectives = {index: _list_objectives(request, objective) for index, objective in doubtful.items()}
+        objectives = {index: select_objectives(request.objectives, number) for index, number in doubtful.items()}
         compute_key = partial(_compute_verdict_key, identity, request, segments)
         keys = {index: compute_key(index, texts) for index, texts in objectives.items()}
         known_keys = {index: key for index, key in keys.items() if key in self.known_verdicts}
@@ -521,13 +521,6 @@ def _compute_verdict_key(
 def _split_into_batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
     """Yield the items in batches of `size`; the last batch may be smaller."""
     return (items[first : first + size] for first in range(0, len(items), size))
-
-
-def _list_objectives(request: AlignRequest, objective: int | None) -> tuple[str, ...]:
-    """The text of the objective with this index; all texts if the index is unknown (None, or out of range)."""
-    if objective is None or not 0 <= objective < len(request.objectives):
-        return request.objectives
-    return (request.objectives[objective],)
 
 
 def compute_judge_use(opinion: JudgeOpinion, scores: Sequence[SegmentScore], asked_count: int) -> JudgeUse:

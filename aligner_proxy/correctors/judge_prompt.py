@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence, Set, Sized
 from typing import Any
 
-from aligner_proxy.correctors.editor_prompt import Material, Passage
+from aligner_proxy.correctors.editor_prompt import Material, Passage, make_list_schema
 from aligner_proxy.errors import InvalidOutput
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import Turn
@@ -30,21 +30,7 @@ INSTRUCTION = (
 
 def make_reply_schema(verdict_fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the format of a reply with one entry for each number; `verdict_fields` are its fields' JSON schemas."""
-    fields = {"number": {"type": "integer"}, **verdict_fields}
-    entry = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
-    return {
-        "type": "json_schema",
-        "json_schema": {
-            "name": "verdicts",
-            "strict": True,
-            "schema": {
-                "type": "object",
-                "properties": {"verdicts": {"type": "array", "items": entry}},
-                "required": ["verdicts"],
-                "additionalProperties": False,
-            },
-        },
-    }
+    return make_list_schema("verdicts", verdict_fields)
 
 
 REPLY_SCHEMA = make_reply_schema({"violates": {"type": "boolean"}, "probability": {"type": "number"}})

@@ -70,22 +70,19 @@ def proxy_router() -> Router | None:
 def translate_error(error: Exception) -> CorrectionError:
     """Return the `CorrectionError` for an exception of LiteLLM; drops its message, which may quote the prompt."""
     # the first class that fits counts, so subclasses come before their base classes
-    translations: tuple[tuple[type[Exception], Callable[[], CorrectionError]], ...] = (
-        (
-            exceptions.ContextWindowExceededError,
-            lambda: AnswerTooLong("prompt and answer do not fit the model's window"),
-        ),
-        (openai.BadRequestError, lambda: QuestionRefused("the model group's server refused the prompt")),
-        (openai.UnprocessableEntityError, lambda: QuestionRefused("the model group's server refused the prompt")),
-        (exceptions.RateLimitError, lambda: EngineOverloaded("the model group is full")),
-        (exceptions.Timeout, lambda: DeadlineExceeded("the model group did not answer in time")),
-        (exceptions.APIConnectionError, lambda: EngineUnavailable("no deployment of the model group can be reached")),
-        (RouterRateLimitError, lambda: EngineUnavailable("every deployment of the model group is cooling down")),
-        (exceptions.ServiceUnavailableError, lambda: EngineUnavailable("no deployment of the model group is ready")),
+    translations: tuple[tuple[type[Exception], CorrectionError], ...] = (
+        (exceptions.ContextWindowExceededError, AnswerTooLong("prompt and answer do not fit the model's window")),
+        (openai.BadRequestError, QuestionRefused("the model group's server refused the prompt")),
+        (openai.UnprocessableEntityError, QuestionRefused("the model group's server refused the prompt")),
+        (exceptions.RateLimitError, EngineOverloaded("the model group is full")),
+        (exceptions.Timeout, DeadlineExceeded("the model group did not answer in time")),
+        (exceptions.APIConnectionError, EngineUnavailable("no deployment of the model group can be reached")),
+        (RouterRateLimitError, EngineUnavailable("every deployment of the model group is cooling down")),
+        (exceptions.ServiceUnavailableError, EngineUnavailable("no deployment of the model group is ready")),
     )
-    for error_class, make_error in translations:
+    for error_class, translation in translations:
         if isinstance(error, error_class):
-            return make_error()
+            return translation
     if _is_unreachable(error):
         return EngineUnavailable("no deployment of the model group can be reached")
     return EngineFault(f"LiteLLM raised {type(error).__name__}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from pydantic import ValidationError
@@ -133,7 +134,4 @@ def read_verdicts(
 
 def _find_starts(segments: Sequence[Segment]) -> list[int]:
     """The offset at which each segment begins in the joined segments; at the end, the length of all."""
-    starts = [0]
-    for segment in segments:
-        starts.append(starts[-1] + len(segment.text) + len(segment.gap))
-    return starts
+    return [0, *accumulate(len(segment.text) + len(segment.gap) for segment in segments)]
