@@ -92,10 +92,7 @@ class Recent:
     def get(self, key: str) -> Correction | None:
         """The correction under `key`; None if there is none, or if it has expired."""
         entry = self._entries.get(key)
-        if entry is None:
-            return None
-        correction, _chars, _expires_at = entry
-        return correction
+        return None if entry is None else entry[0]
 
     def put(self, key: str, correction: Correction, expires_at: float) -> None:
         """Store a correction until `expires_at` (seconds of the clock), unless it is larger than the whole cache."""

@@ -1,4 +1,4 @@
-"""State of one part of a growing answer: the text received, its verdicts and its replacements."""
+"""State of one part of a growing answer: the text received, its verdicts, its replacements and their cost."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import asyncio
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from aligner_proxy.errors import EngineFault
-from aligner_proxy.pipeline.edit_tally import EditTally
 from aligner_proxy.pipeline.replacements import ReplacementMap
-from aligner_proxy.plugins.stage import AnswerSoFar, StageModels, Stop
+from aligner_proxy.plugins.stage import AnswerSoFar, Outgoing, StageModels, Stop
 from aligner_proxy.text.program_text import CallReader
 from aligner_proxy.text.splitter import Splitter
 from aligner_proxy.text.structure import Segment
-from aligner_proxy.types import Exchange, OnSkip, Policy, SegmentScore
+from aligner_proxy.types import Correction, Exchange, Finding, OnSkip, Policy, SegmentScore
 
 
 class AnswerFacts:
@@ -126,6 +125,39 @@ class SegmentVerdicts:
     def is_end_missing(self) -> bool:
         """Whether something that the objectives demand is missing after the last segment."""
         return self.end_verdict is not None and self.end_verdict.flagged
+
+
+@dataclass(slots=True)
+class EditTally:
+    """Sums up the edits of one answer: corrections, refused edits and findings."""
+
+    corrections: list[Correction] = field(default_factory=list)
+    """What the engine returned for each edit and second reading; only their costs are summed up."""
+    aligner: str = ""
+    """The aligner that judges the answer; after the first edit, the one that wrote the latest."""
+    edits: int = 0
+    """Number of edits that the gate judged, refused ones included."""
+    refused_rules: list[str] = field(default_factory=list)
+    """The gate rule for each passage that the gate left unchanged."""
+    findings: tuple[Finding, ...] = ()
+
+    def add(self, correction: Correction) -> None:
+        """Add the correction of a passage, for its cost and its aligner."""
+        self.corrections.append(correction)
+        self.aligner = correction.aligner or self.aligner
+
+    def add_outgoing(self, outgoing: Outgoing) -> None:
+        """Add the findings of a passage that the stages released, and their use of editor and judge."""
+        self.findings += outgoing.findings
+        if outgoing.editor or outgoing.judge:
+            # a correction without text, for its cost alone
+            self.corrections.append(Correction("", editor=outgoing.editor, judge=outgoing.judge))
+
+    def count_edit(self, refusal: str | None) -> None:
+        """Count an edit that the gate judged; `refusal` is the rule by which it refused the edit, None if it passed."""
+        self.edits += 1
+        if refusal:
+            self.refused_rules.append(refusal)
 
 
 class PartState:

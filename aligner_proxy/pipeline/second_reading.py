@@ -50,14 +50,6 @@ def copy_key(text: str) -> str:
     return " ".join(words(text))
 
 
-def flagged_by_key(verdicts: Iterable[SegmentScore]) -> dict[str, SegmentScore]:
-    """The verdicts on flagged segments, by their `copy_key`."""
-    by_key = {copy_key(verdict.text): verdict for verdict in verdicts if verdict.flagged and verdict.text.strip()}
-    # segments without words, such as a row of dashes, are no copies of each other
-    by_key.pop("", None)
-    return by_key
-
-
 class SecondReading(InnerWrapper):
     """A wrapper around the correction of a text that reads it a second time if necessary. Satisfies `Inner`.
 
@@ -215,7 +207,7 @@ class GrowingReading:
         if not has_turns:
             exchange = replace(exchange, turns=())
         correction = await self._score_text(exchange, text, self._policy)
-        state.tally.charge(correction)
+        state.tally.corrections.append(correction)
         return _verdicts_with_text(correction)
 
     def _flag_copies(self, state: PartState, known_count: int) -> dict[int, SegmentScore]:
@@ -363,7 +355,9 @@ def _find_echoes(turns: Sequence[Turn], verdicts: Sequence[SegmentScore]) -> lis
 
 def find_copies(verdicts: Sequence[SegmentScore]) -> list[tuple[str, SegmentScore, list[int]]]:
     """The unflagged copies of flagged segments, as (their `copy_key`, the flagged verdict, the copies' numbers)."""
-    by_key = flagged_by_key(verdicts)
+    by_key = {copy_key(verdict.text): verdict for verdict in verdicts if verdict.flagged and verdict.text.strip()}
+    # segments without words, such as a row of dashes, are no copies of each other
+    by_key.pop("", None)
     if not by_key:
         return []
     copy_numbers: dict[str, list[int]] = {}

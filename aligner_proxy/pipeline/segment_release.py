@@ -209,33 +209,24 @@ class SegmentRelease:
     async def _edit_rows(self, first: int, stop: int, end: int, *, waits: bool) -> None:
         """Edit the flagged segments `first` up to `stop`, with the bars between the rows if they are rows of a table.
 
-        Only these bars, each at the end of a row or the rule below the first row, are unflagged. `end` is the number of
-        characters that the gate may read. `waits` says whether segment `stop` waits for the next one.
+        Only these bars, each at the end of a row or the rule below the first row, are unflagged. What ends the last row
+        stays. `end` is the number of characters that the gate may read. `waits` says whether segment `stop` waits for
+        the next one.
         """
         state = self._state
         segments = state.received.segments
         bars = [number for number in range(first, stop) if not state.verdicts.all[number].flagged]
-        # the last row goes on with an unflagged cell and so stays, so it is edited by itself
-        if bars and bars[-1] < stop - 1 and stop < len(segments) and "\n" not in segments[stop - 1].gap:
-            row_start = bars[-1] + 1
-            await self._edit_ended_rows(first, bars, row_start, end, waits=True)
+        # a last row that goes on with an unflagged cell stays, so it is edited by itself
+        goes_on = bool(bars) and bars[-1] < stop - 1 and stop < len(segments) and "\n" not in segments[stop - 1].gap
+        row_start = bars[-1] + 1 if goes_on else stop
+        rows_stop = row_start
+        while rows_stop - 1 in bars:
+            rows_stop -= 1
+        await self._edit_run(first, rows_stop, end, waits=waits or goes_on)
+        if goes_on:
             state.received.decided = row_start
             if not state.is_over:
                 await self._edit_run(row_start, stop, end, waits=waits)
-        else:
-            await self._edit_ended_rows(first, bars, stop, end, waits=waits)
-
-    async def _edit_ended_rows(self, first: int, bars: Sequence[int], stop: int, end: int, *, waits: bool) -> None:
-        """Edit rows of which none goes on behind segment `stop`; `bars` are between them, the rest as in `_edit_rows`.
-
-        What ends the last row stays.
-        """
-        last_stop = stop
-        for bar in reversed(bars):
-            if bar != last_stop - 1:
-                break
-            last_stop = bar
-        await self._edit_run(first, last_stop, end, waits=waits)
 
     async def _edit_run(self, first: int, stop: int, end: int, *, waits: bool) -> None:
         """Replace or remove the flagged segments `first` up to `stop`, if the gate allows it; else send the original.
