@@ -83,8 +83,6 @@ _FRAME_TOKENS = 96
 _OMISSION = "[...]"
 """Stands in place of the parts of a long answer that are not shown."""
 _CONVERSATION_ROLES = ("user", "assistant")
-_NUMBERS = (1, MAX_PASSAGES)
-"""Lowest and highest number of a passage."""
 _FENCE = re.compile(r"^```\w*\n|\n?```$")
 _ENTRY = re.compile(r'"number"\s*:\s*"?(?P<number>\d{1,3})"?\s*,\s*"text"\s*:\s*"(?P<text>(?:[^"\\]|\\.)*)(?P<end>"?)')
 """An entry of a reply that may have been cut off within it; `end` is then empty."""
@@ -346,7 +344,7 @@ def _select_valid_entries(pairs: Iterable[tuple[object, object]]) -> Iterator[tu
     """
     for number, text in pairs:
         digits = re.search(r"\d{1,3}", str(number))
-        if digits and _NUMBERS[0] <= int(digits[0]) <= _NUMBERS[1] and isinstance(text, str | None):
+        if digits and 1 <= int(digits[0]) <= MAX_PASSAGES and isinstance(text, str | None):
             yield int(digits[0]), text or ""
 
 

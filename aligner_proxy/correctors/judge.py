@@ -39,7 +39,6 @@ from aligner_proxy.types import (
     FailureClass,
     Judge,
     JudgeKind,
-    JudgeUse,
     OnError,
     Policy,
     SegmentScore,
@@ -521,10 +520,3 @@ def _compute_verdict_key(
 def _split_into_batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
     """Yield the items in batches of `size`; the last batch may be smaller."""
     return (items[first : first + size] for first in range(0, len(items), size))
-
-
-def compute_judge_use(opinion: JudgeOpinion, scores: Sequence[SegmentScore], asked_count: int) -> JudgeUse:
-    """The use of a judge that was asked about `asked_count` segments; `scores` are the head's, of all segments."""
-    flagged_count = sum(violates and not scores[index].flagged for index, violates in opinion.violates.items())
-    cleared_count = sum(not violates and scores[index].flagged for index, violates in opinion.violates.items())
-    return JudgeUse(asked_count, flagged_count, cleared_count, opinion.calls)

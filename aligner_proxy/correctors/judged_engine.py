@@ -18,7 +18,7 @@ from functools import partial
 
 from aligner_proxy.concurrency import enforce_deadline
 from aligner_proxy.correctors.early_opinions import EarlyOpinions
-from aligner_proxy.correctors.judge import RequestJudges, compute_judge_use
+from aligner_proxy.correctors.judge import RequestJudges
 from aligner_proxy.engine.api import (
     MIN_DEADLINE_S,
     AlignerInfo,
@@ -155,12 +155,15 @@ class JudgedEngine(ForwardingEngine):
         opinion = await opinion_giver.give_opinion(request, segments, doubtful_segments, deadline_at)
         final_scores = list(scores)
         for index, violates in opinion.violates.items():
-            objective = doubtful_segments.get(index, scores[index].objective)
-            final_scores[index] = _apply_verdict(scores[index], violates, objective)
+            score = scores[index]
+            # a flagged segment violates the objective that the judge was asked about
+            objective = doubtful_segments.get(index, score.objective) if violates else score.objective
+            final_scores[index] = replace(score, flagged=violates, objective=objective)
         flagged_by_judge = frozenset(
             index for index, violates in opinion.violates.items() if violates and not scores[index].flagged
         )
-        use = compute_judge_use(opinion, scores, len(doubtful_segments))
+        cleared_count = sum(not violates and scores[index].flagged for index, violates in opinion.violates.items())
+        use = JudgeUse(len(doubtful_segments), len(flagged_by_judge), cleared_count, opinion.calls)
         is_changed = final_scores != list(scores)
         return JudgedScores(tuple(final_scores), use, is_changed, flagged_by_judge)
 
@@ -383,11 +386,6 @@ class JudgedSession(ForwardingSession):
         """Add a use of the judge to the session's; None if the judge was not asked."""
         if use is not None:
             self.use = self.use + use if self.use else use
-
-
-def _apply_verdict(score: SegmentScore, violates: bool, objective: int | None) -> SegmentScore:
-    """The score with a judge's verdict; a flagged segment violates the `objective` that the judge was asked about."""
-    return replace(score, flagged=violates, objective=objective if violates else score.objective)
 
 
 async def drain_verdicts(session: Session) -> tuple[SegmentScore, ...] | None:

@@ -1,7 +1,8 @@
 """Completions and chats through a model group of LiteLLM's own router, inside the proxy.
 
 LiteLLM does balancing, retries, cooldowns and fallbacks. The router calls the model directly, not through the proxy, so
-the guardrail does not see the call. The model's answer is neither corrected again nor taken from LiteLLM's cache.
+no guardrail sees the call. The model's answer is neither corrected again nor taken from LiteLLM's cache, and an editor
+never edits its own output.
 """
 
 from __future__ import annotations
@@ -150,11 +151,7 @@ class GroupCompleter:
 
 
 class GroupChat:
-    """A model group of LiteLLM that answers chats, by default one of the proxy in this process. Satisfies `Chat`.
-
-    The router calls the model directly, not through the proxy. No guardrail sees the call, so an editor never edits its
-    own output.
-    """
+    """A model group of LiteLLM that answers chats, by default one of the proxy in this process. Satisfies `Chat`."""
 
     def __init__(self, group: str, get_router: Routers = proxy_router) -> None:
         self._group = group

@@ -133,11 +133,7 @@ class ModelGroup:
 
         Whether a call fails may depend on its text or its deadline, so failures of one tenant do not count for others.
         """
-        circuit = self._circuits.get(tenant)
-        if circuit is None:
-            circuit = Circuit()
-            self._circuits[tenant] = circuit
-        return circuit
+        return self._circuits.setdefault(tenant, Circuit())
 
     async def ask(
         self,

@@ -29,9 +29,7 @@ from aligner_proxy.pipeline.resumable_session import LOST, ResumableSession
 from aligner_proxy.pipeline.second_reading import GrowingReading
 from aligner_proxy.pipeline.segment_release import SegmentRelease
 from aligner_proxy.pipeline.stages import eligibility
-from aligner_proxy.pipeline.stages.list_numbers import ListNumbers
-from aligner_proxy.pipeline.stages.notes import Notes
-from aligner_proxy.pipeline.stages.opening_word import OpeningWord
+from aligner_proxy.pipeline.stages.repairs import ListNumbers, Notes, OpeningWord
 from aligner_proxy.plugins.api import Corrected
 from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Outgoing, Stage, Stop
 from aligner_proxy.text.json_answer import begins_json
@@ -54,11 +52,9 @@ class HoldUntilEnd(Stage):
 class AnswerPart:
     """Corrects one part as it grows. Text is decided once it is known what goes out for it.
 
-    Positions are character offsets into the part's original text. `get_facts` returns the exchange as known so far,
-    whose text does not count. `notify` is called whenever more of the text is decided. `hold_until_end` says whether
-    the part is corrected as a whole at its end, and `is_continuation` whether other parts of the answer come before it.
-    The parts of one answer share its `numbering` of lists, and its `reading`, which reads segments a second time; None
-    for new ones. `texts` decides about all texts of the answer together; None if this is the only text.
+    Positions, `get_facts` and `notify` are those of `PartState`. `hold_until_end` says whether the part is corrected as
+    a whole at its end, and `is_continuation` whether other parts of the answer come before it. The parts of one answer
+    share its `numbering` of lists, and its `reading`, which reads segments a second time; None for new ones.
     """
 
     def __init__(

@@ -376,6 +376,4 @@ def _combine_status(part_outcomes: list[Outcome]) -> tuple[Status, str | None]:
     for status in (Status.CORRECTED, Status.NOT_JUDGED, Status.UNCHANGED):
         if any(part.status is status for part in part_outcomes):
             return status, next(reasons, None)
-    if any(part.status is Status.SKIPPED for part in part_outcomes):
-        return Status.SKIPPED, next(reasons, SkipReason.EMPTY.value)
-    return Status.SKIPPED, SkipReason.EMPTY.value
+    return Status.SKIPPED, next(reasons, SkipReason.EMPTY.value)
