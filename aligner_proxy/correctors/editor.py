@@ -35,11 +35,7 @@ from aligner_proxy.engine.api import AlignerInfo, AlignRequest, Engine, Span, ma
 from aligner_proxy.engine.client.edited_engine import EditedEngine, EditedSession, judged_segments, make_verdict_request
 from aligner_proxy.engine.decoding import splice
 from aligner_proxy.engine.weights.manifest import digest
-from aligner_proxy.errors import (
-    CorrectionError,
-    EngineFault,
-    QuotaSpent,
-)
+from aligner_proxy.errors import CorrectionError, EngineFault, QuotaSpent
 from aligner_proxy.text import structure
 from aligner_proxy.text.disguises import undisguise
 from aligner_proxy.text.structure import Segment

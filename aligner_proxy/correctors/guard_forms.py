@@ -12,7 +12,6 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 from aligner_proxy.correctors.judge_prompt import parse_reply
 from aligner_proxy.errors import InvalidOutput
@@ -79,7 +78,7 @@ class Guard(ABC):
 class CategoryGuard(Guard):
     """A guard that judges by fixed categories, and so only knows objectives that have the name of a category."""
 
-    categories: ClassVar[Mapping[str, str]]
+    categories: Mapping[str, str]
     """Names of the categories, by the codes that replies use for them."""
 
     def messages(self, question: str, text: str, objective: str) -> Messages:
@@ -104,7 +103,7 @@ class CategoryGuard(Guard):
 class LlamaGuard(CategoryGuard):
     """Llama Guard 3 and 4: `safe`, or `unsafe` and a line of codes."""
 
-    categories: ClassVar[Mapping[str, str]] = dict(
+    categories: Mapping[str, str] = dict(
         zip(
             (f"S{number}" for number in range(1, 15)),
             (
@@ -130,7 +129,7 @@ class LlamaGuard(CategoryGuard):
 class Qwen3Guard(CategoryGuard):
     """Qwen3Guard-Gen: three lines, of which `Controversial` does not count as unsafe."""
 
-    categories: ClassVar[Mapping[str, str]] = {
+    categories: Mapping[str, str] = {
         name: name
         for name in (
             "Violent", "Non-violent Illegal Acts", "Sexual Content or Sexual Acts", "PII", "Suicide & Self-Harm",
@@ -260,13 +259,7 @@ class TokenGuard(Qwen3Guard):
     """
 
     def __init__(self, categories: Sequence[str]) -> None:
-        self.category_names = frozenset(map(_normalise, categories))
-        """The names as `_normalise` returns them."""
-
-    def knows(self, objective: str) -> bool:
-        """Whether the objective is harmlessness, or has the name of one of the model's categories."""
-        name = read_objective_name(objective)
-        return name == EVERY_CATEGORY or name in self.category_names
+        self.categories = {name: name for name in categories}
 
 
 GUARDS: Mapping[GuardForm, Guard] = {

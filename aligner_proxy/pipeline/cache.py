@@ -140,11 +140,7 @@ class _Flight:
 
 
 class CorrectionCache:
-    """Corrections by key, on disk for `ttl_s` seconds and up to `max_mb` megabytes.
-
-    Requests share a correction while it is being computed. `clock` returns seconds, and ignores jumps of the machine's
-    clock.
-    """
+    """Corrections by key, on disk for `ttl_s` seconds and up to `max_mb` megabytes. `clock` returns seconds."""
 
     def __init__(self, directory: Path, ttl_s: float, max_mb: int, clock: Callable[[], float] | None = None) -> None:
         self._directory = directory
@@ -267,13 +263,7 @@ class CorrectionCache:
                     self._forget(key, flight.task)
 
     async def _compute(
-        self,
-        key: str,
-        compute: Compute,
-        aligner: str,
-        deadline: float,
-        *,
-        remember: bool,
+        self, key: str, compute: Compute, aligner: str, deadline: float, *, remember: bool
     ) -> Correction:
         """Compute a correction and return it; with `remember`, store it if it is what the key names.
 

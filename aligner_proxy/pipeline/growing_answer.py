@@ -23,15 +23,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.pipeline.replacements import ReplacementMap
 from aligner_proxy.pipeline.second_reading import GrowingReading
 from aligner_proxy.text.lists.numbering import Numbering
-from aligner_proxy.types import (
-    Correction,
-    Exchange,
-    Outcome,
-    Policy,
-    SkipReason,
-    Status,
-    all_cached,
-)
+from aligner_proxy.types import Correction, Exchange, Outcome, Policy, SkipReason, Status, all_cached
 
 _TURN_CHARS = 2_000
 """Characters processed before other tasks get a turn of the event loop."""

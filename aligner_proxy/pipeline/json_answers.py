@@ -93,6 +93,8 @@ class JsonAnswer(InnerWrapper):
 class JudgedForm(JsonAnswer):
     """A wrapper that judges all strings of a JSON answer, or the whole text in another prescribed format.
 
+    In the arguments of a tool call it judges only prose: ids, names and other short strings stay.
+
     `scorer` scores the strings as one text, and only strings with a flagged segment are corrected. `is_json` says
     whether the answer could be parsed as JSON. Otherwise the whole text is judged, because JSON too deep or too long to
     parse may hide anything.
@@ -107,7 +109,9 @@ class JudgedForm(JsonAnswer):
         """Correct the answer; raises `AnswerTooLong` if too many strings need correction."""
         if not self._is_json:
             return self._refuse_unchecked_edits(await self.inner.correct(answer, policy), answer)
-        literals = await run_off_loop(len(answer), partial(self.literals, answer))
+        # keys are judged, too, although the edit of a key will be refused
+        read_literals = prose_literals if self._exchange.is_call else string_literals
+        literals = await run_off_loop(len(answer), partial(read_literals, answer))
         if not literals:
             return Corrected(Correction(answer), None, Verdict(answer, None, 0, ()))
         joint_scores = None
@@ -120,10 +124,6 @@ class JudgedForm(JsonAnswer):
         corrected = await self._correct_strings(answer, literals, policy)
         return corrected if joint_scores is None else _add_joint_scores(corrected, joint_scores)
 
-    def literals(self, answer: str) -> list[JsonString]:
-        """The strings of a JSON answer that are judged: all of them, keys included."""
-        return string_literals(answer)
-
     def _refuse_unchecked_edits(self, corrected: Corrected, answer: str) -> Corrected:
         """The correction of a text that is not JSON, without its edits if they may break a prescribed format."""
         verdict = corrected.verdict
@@ -132,14 +132,6 @@ class JudgedForm(JsonAnswer):
         broken_rules = (SCHEMA,) * verdict.edits
         reason = gate_reason(broken_rules, is_changed=False)
         return replace(corrected, verdict=Verdict(answer, reason, verdict.edits, broken_rules))
-
-
-class ArgumentsForm(JudgedForm):
-    """A wrapper that judges the prose in the arguments of a tool call; ids, names and other short strings stay."""
-
-    def literals(self, answer: str) -> list[JsonString]:
-        """The strings that are prose, keys included, although the edit of a key will be refused."""
-        return prose_literals(answer)
 
 
 def _select_flagged(literals: Sequence[JsonString], segments: Sequence[SegmentScore]) -> list[JsonString]:

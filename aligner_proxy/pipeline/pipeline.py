@@ -29,7 +29,7 @@ from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.answer_texts import AnswerTexts
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.engine_encoder import EngineEncoder
-from aligner_proxy.pipeline.json_answers import ArgumentsForm, JsonAnswer, JudgedForm
+from aligner_proxy.pipeline.json_answers import JsonAnswer, JudgedForm
 from aligner_proxy.pipeline.outcomes import build_outcome
 from aligner_proxy.pipeline.refused_edits import remove_refused_edits
 from aligner_proxy.pipeline.second_reading import SecondReading
@@ -300,9 +300,8 @@ class Pipeline:
         if not answer.is_structured:
             return correction_steps
         if policy.on_skip.structured_output is OnSkip.JUDGE:
-            wrapper_class = ArgumentsForm if exchange.is_call else JudgedForm
             is_json = answer_form.is_json(if_unparsed=False)
-            return wrapper_class(correction_steps, answer.exchange, core, is_json=is_json)
+            return JudgedForm(correction_steps, answer.exchange, core, is_json=is_json)
         return JsonAnswer(correction_steps, answer.exchange)
 
     def _build_text_correction(
