@@ -42,7 +42,7 @@ from aligner_proxy.gate.parallels import BrevityFlags
 from aligner_proxy.gate.rules import Rule, removal_test, waived_rules
 from aligner_proxy.text import facts, structure
 from aligner_proxy.text.disguises import UndisguisedText, undisguise
-from aligner_proxy.text.footnotes import settle_footnotes
+from aligner_proxy.text.footnotes import NOTE_BEGINNING, settle_footnotes
 from aligner_proxy.text.lists.numbering import renumber_text
 from aligner_proxy.text.openings import drop_orphaned_connective
 from aligner_proxy.text.paired_connectives import drop_lone_connectives
@@ -154,7 +154,7 @@ def judge(
         text = drop_lone_connectives(case.upstream_pieces, removed, text)
         text = drop_star_references(case.upstream_pieces, removed, text)
     edited = {part.index for change in passing for part in change.parts}
-    if edited:
+    if edited and NOTE_BEGINNING.search(original):
         text = settle_footnotes(case.upstream_pieces, edited, text)
     reason = None
     if refusals:

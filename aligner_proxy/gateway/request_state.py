@@ -110,7 +110,7 @@ class Arrival:
 
     def versions_used(self, policy: Policy) -> Mapping[str, Version]:
         """The taught heads that a policy's objectives used at the arrival, by name of the objective."""
-        return taught_versions(policy, self.heads_in_force)
+        return taught_versions(policy, self.heads_in_force) if self.heads_in_force else {}
 
 
 @dataclass(slots=True, repr=False)
@@ -203,10 +203,10 @@ class RequestState:
             "reason": self.reason,
             "choice": str(self._decisive_outcome().index) if len(self.outcomes) > 1 else "",
             "objectives": ",".join([objective.name for objective in self.policy.objectives]),
-            "taught": _taught_summary(self.arrival.versions_used(self.policy)),
+            "taught": _taught_summary(self.arrival.versions_used(self.policy)) if self.arrival.heads_in_force else "",
             "policy": self.policy.name,
             "model": self.corrector,
-            "reasoning": _reasoning_summary(self.reasoning),
+            "reasoning": _reasoning_summary(self.reasoning) if self.reasoning else "",
             "incoming": self._incoming_summary(),
             "tool-arguments": ",".join(map(_status_text, self.arguments)),
             "cache": _CACHE_WORDS[is_cache_hit],

@@ -18,6 +18,8 @@ from aligner_proxy.text.structure import FENCES, CodeLines, Segment
 _NOTE_NUMBER = rf"\[\d{{1,3}}\]|[{NOTE_DIGITS}]+"
 _LINK_LABEL = r"\[(?!\^)[^\[\]\n]{2,60}\]|\[[^\W\d]\]"
 """Matches the label of a link."""
+NOTE_BEGINNING = re.compile(rf"[\[{NOTE_DIGITS}]")
+"""Matches the first character of the sign of a note; a text without one has no notes."""
 _NOTE_SIGN = re.compile(rf"{NOTE_LABEL}|{_NOTE_NUMBER}|(?:{_LINK_LABEL})(?!\()")
 _NOTE = re.compile(
     rf"[ \t]{{0,3}}(?P<sign>{NOTE_LABEL}(?=:)|{_NOTE_NUMBER}"
