@@ -13,6 +13,7 @@ these requests do not measure it.
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import os
 import secrets
@@ -100,8 +101,9 @@ class Proxy:
         return (time.perf_counter() - began) * 1000, got.headers.get("x-aligner-status", "none")
 
 
-def run(requests: int) -> dict[str, Any]:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     """Median and 95th percentile with and without the guardrail, one at a time and eight at a time."""
+    requests: int = options.requests
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         shared = _start_servers(stack, folder)

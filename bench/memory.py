@@ -8,6 +8,7 @@ cores.
 
 from __future__ import annotations
 
+import argparse
 import resource
 import subprocess
 import sys
@@ -21,7 +22,7 @@ SEQUENCES = 16
 TOKENS = 2048
 
 
-def run() -> dict[str, Any]:
+def run(_: argparse.Namespace) -> dict[str, Any]:
     """Return `peak_rss_mb` of the serving process."""
     from aligner_proxy.policy import config
 

@@ -8,6 +8,7 @@ strong upstreams if the research data is available, else our own in the length o
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import statistics
 import time
@@ -31,10 +32,11 @@ _REAL = 8
 """Real answers in a round; few, because they arrive no faster than from an upstream."""
 
 
-def run(model: str, rounds: int, data: Path | None) -> dict[str, Any]:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     """Medians of both ways and of their ratios; raises `WeightsError` if the aligner is missing."""
-    answers = [*LONG] if data is None else _load_real_answers(data)
-    return asyncio.run(_run(model, [(f"{number}: {q}", a) for number in range(rounds) for q, a in answers]))
+    answers = [*LONG] if options.data is None else _load_real_answers(options.data)
+    numbered_answers = [(f"{number}: {q}", a) for number in range(options.rounds) for q, a in answers]
+    return asyncio.run(_run(options.model, numbered_answers))
 
 
 async def _run(model: str, answers: list[tuple[str, str]]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ that is not installed is reported as missing.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.util
 import json
@@ -23,7 +24,7 @@ import httpx
 from aligner_proxy.engine.loader import EngineSettings, prepare
 from aligner_proxy.engine.weights import quantise, sources
 from aligner_proxy.policy import config
-from bench import batched
+from bench import batched, concurrent
 from bench.concurrent import CLIENTS, ClientJob, Way
 from bench.isolation import start_worker, wrap_in_thread
 from demo.processes import free_port, run_process, wait_for
@@ -32,6 +33,12 @@ from models.train.export_gguf import export
 _PEERS = Path(os.environ.get("PEERS", ".peers"))
 _DRAFTS = {"method": "ngram", "num_speculative_tokens": 8, "prompt_lookup_min": 2, "prompt_lookup_max": 5}
 _WINDOW = 1024
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Compare our engine with the installed peers, sixteen clients at once; raises `WeightsError`."""
+    with run_peers(options.model) as (ways, missing):
+        return concurrent.run(options.model, options.rounds, ways) | missing
 
 
 @contextlib.contextmanager

@@ -1,59 +1,29 @@
-"""Registry of the bench's parts: one file for each, and the figures that each contributes to the last line."""
+"""Registry of the bench's parts: one module for each, and the figures that each contributes to the last line."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 Part = Callable[[argparse.Namespace], dict[str, Any]]
 
 
-def _run_gateway(options: argparse.Namespace) -> dict[str, Any]:
-    from bench import latency
-
-    return latency.run(options.requests)
-
-
-def _run_alone(options: argparse.Namespace) -> dict[str, Any]:
-    from bench import speed
-
-    return speed.run(options.model, options.answers, options.rounds)
+def _run_module(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Import a module of the bench and run it: the gateway's part needs no torch, and unselected parts cost nothing."""
+    run: Part = importlib.import_module(f"bench.{name}").run
+    return run(options)
 
 
-def _run_together(options: argparse.Namespace) -> dict[str, Any]:
-    from bench import concurrent, peers
-
-    with peers.run_peers(options.model) as (ways, missing):
-        return concurrent.run(options.model, options.rounds, ways) | missing
-
-
-def _run_overlap(options: argparse.Namespace) -> dict[str, Any]:
-    from bench import overlap
-
-    return overlap.run(options.model, options.rounds, options.data)
-
-
-def _run_taught(options: argparse.Namespace) -> dict[str, Any]:
-    from bench import taught_heads
-
-    return taught_heads.run(options.model, options.rounds)
-
-
-def _run_memory(_: argparse.Namespace) -> dict[str, Any]:
-    from bench import memory
-
-    return memory.run()
-
-
-# Each part is imported when it runs: the gateway's part needs no torch, and unselected parts should cost nothing.
 PARTS: dict[str, Part] = {
-    "gateway": _run_gateway,
-    "alone": _run_alone,
-    "together": _run_together,
-    "overlap": _run_overlap,
-    "taught": _run_taught,
-    "memory": _run_memory,
+    "gateway": partial(_run_module, "latency"),
+    "alone": partial(_run_module, "speed"),
+    "together": partial(_run_module, "peers"),
+    "overlap": partial(_run_module, "overlap"),
+    "taught": partial(_run_module, "taught_heads"),
+    "memory": partial(_run_module, "memory"),
 }
 
 KEYS: dict[str, tuple[str, ...]] = {

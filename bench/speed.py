@@ -8,6 +8,7 @@ prefill.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -147,20 +148,21 @@ def _count_forwards(model: Any) -> Iterator[list[int]]:
         hook.remove()
 
 
-def run(model: str, answers: int, rounds: int) -> dict[str, Any]:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     """Run every way at every rate, in turns, `rounds` times over `answers` answers; raises `WeightsError`."""
-    ways = Ways(model)
+    ways = Ways(options.model)
+    count: int = options.rounds * options.answers
     for name, work in ways.names.items():
         work(ways.make_case(name, -1, 0.0))
     times = {(rate, name): Times() for rate in RATES for name in ways.names if rate in _ASKED.get(name, RATES)}
     with Progress(transient=True) as progress:
-        bar = progress.add_task("one at a time", total=rounds * answers * len(times))
-        for number in range(rounds * answers):
+        bar = progress.add_task("one at a time", total=count * len(times))
+        for number in range(count):
             for (rate, name), row in times.items():
                 _time_work(row, ways.names[name], ways.make_case(name, number, rate))
                 progress.advance(bar)
     rows = [{"rate": rate, "way": name, **row.spread()} for (rate, name), row in times.items()]
-    about = {"aligner": asdict(ways.aligner.info), "n": rounds * answers, "threads": torch.get_num_threads()}
+    about = {"aligner": asdict(ways.aligner.info), "n": count, "threads": torch.get_num_threads()}
     return {**about, "rows": rows, **_ratios(times)}
 
 

@@ -6,6 +6,7 @@ ways differ), by one taught head, and by one for each of four objectives. A taug
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import statistics
 import tempfile
@@ -28,9 +29,9 @@ _ANSWERS = 12
 """Answers per round; a ratio within a hundredth needs many pairs."""
 
 
-def run(model: str, rounds: int) -> dict[str, Any]:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     """Medians of milliseconds and of the ratios of pairs; raises `WeightsError` if the aligner is missing."""
-    return asyncio.run(_run(model, rounds))
+    return asyncio.run(_run(options.model, options.rounds))
 
 
 async def _run(model: str, rounds: int) -> dict[str, Any]:
