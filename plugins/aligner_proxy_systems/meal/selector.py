@@ -12,7 +12,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -61,16 +61,6 @@ class ObjectiveWeights:
     """Why all objectives weigh the same; None if the net weighed them."""
 
 
-class ObjectiveWeigher(Protocol):
-    """Computes the weights of objectives for a conversation."""
-
-    async def weights(
-        self, objectives: Sequence[str], turns: Sequence[Turn], encoder: TextEncoder
-    ) -> Sequence[float] | None:
-        """Return one weight for each objective's text, in order, with sum 1; None if they cannot be weighed."""
-        ...
-
-
 class AutoSelector(Extension):
     """`objectives: auto`: chooses and orders the objectives for each prompt."""
 
@@ -84,7 +74,7 @@ class AutoSelector(Extension):
         ),
     )
 
-    def __init__(self, weigher: ObjectiveWeigher | None = None) -> None:
+    def __init__(self, weigher: Weigher | None = None) -> None:
         self._weigher = weigher or Weigher()
 
     def selects(self, policy: Policy) -> bool:

@@ -14,7 +14,7 @@ from aligner_proxy.text.facts import MAIL, WEB, prose
 from aligner_proxy.text.languages import language
 from aligner_proxy.text.lengths import contains_any
 from aligner_proxy.text.structure import split
-from aligner_proxy_systems.metaalign.types import LEAST, MOST, Adherence, Preference, PreferenceKind, length
+from aligner_proxy_systems.metaalign.types import LEAST, MOST, Preference, PreferenceKind, length
 
 EMOJI = re.compile(
     "[\U0001f1e6-\U0001f1ff\U0001f300-\U0001faff\u2600-\u26ff\u2728\u2764\u2763\u2705\u274c\u274e\u2714\u2716\u2757\u2b50]"
@@ -60,13 +60,13 @@ def is_met(preference: Preference, text: str) -> bool:
     return _CHECKS[kind](text)
 
 
-def check_adherence(preferences: Mapping[str, Preference], before: str, after: str) -> tuple[Adherence, ...]:
-    """Return, for each checkable preference, whether the answer meets it before and after correction."""
-    return tuple(
-        Adherence(name, is_met(preference, before), is_met(preference, after))
+def check_adherence(preferences: Mapping[str, Preference], before: str, after: str) -> dict[str, list[bool]]:
+    """Return, for each checkable preference, whether the answer meets it [before, after] correction."""
+    return {
+        name: [is_met(preference, before), is_met(preference, after)]
         for name, preference in preferences.items()
         if preference.checkable
-    )
+    }
 
 
 def protected_spans(text: str) -> list[tuple[int, int]]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 from aligner_proxy.types import Objective
 from aligner_proxy_systems.metaalign.parser import ParsedText, parse
@@ -63,33 +62,31 @@ _ABOUT_RULES = re.compile(
     re.IGNORECASE,
 )
 # A preference is dropped if an objective mentions its subject, unless the objective was parsed as the same preference.
-_SUBJECTS: Mapping[PreferenceKind, re.Pattern[str]] = MappingProxyType(
-    {
-        PreferenceKind.NO_LISTS: re.compile(r"\b(?:lists?|bullets?|bulleted|enumerat\w+|numbered|steps)\b", re.I),
-        PreferenceKind.NO_EMOJI: re.compile(r"\b(?:emojis?|emoticons?)\b", re.I),
-        PreferenceKind.NO_EXCLAMATION: re.compile(
-            r"\b(?:exclamations?|enthusias\w+|excited(?:ly)?|excitement)\b", re.I
-        ),
-        PreferenceKind.NO_MARKDOWN: re.compile(
-            r"\b(?:markdown|(?:sub)?headings?|bold(?:ed|face|ly)?|(?:re)?formatting)\b", re.I
-        ),
-        PreferenceKind.NO_CONTRACTIONS: re.compile(
-            r"\b(?:contractions?|informal(?:ly|ity)?|casual(?:ly)?|colloquial\w*)\b", re.I
-        ),
-        PreferenceKind.LANGUAGE: re.compile(
-            r"\b(?:in|into) (?:english|german|french|spanish|italian|portuguese|dutch|[A-Z][a-z]+(?:ish|ese|ian|"
-            r"an))\b|\blanguage of\b", re.I
-        ),
-        PreferenceKind.UPPER_CASE: re.compile(r"\b(?:capital\w*|upper-? ?case\w*|shout\w*)\b", re.I),
-        PreferenceKind.LOWER_CASE: re.compile(r"\b(?:capital\w*|lower-? ?case\w*|(?:mis)?spelling)\b", re.I),
-        PreferenceKind.NO_QUESTIONS: re.compile(r"\bquestions?\b", re.I),
-        PreferenceKind.ENDS_WITH_QUESTION: re.compile(r"\bquestions?\b", re.I),
-        PreferenceKind.MAX_WORDS: re.compile(
-            r"\b(?:long|detailed|comprehensive|exhaustive|in[- ]depth|thorough)\b", re.I
-        ),
-        PreferenceKind.MIN_WORDS: re.compile(r"\b(?:short|brief|concise|terse|succinct|few words)\b", re.I),
-    }
-)  # fmt: skip
+_SUBJECTS: Mapping[PreferenceKind, re.Pattern[str]] = {
+    PreferenceKind.NO_LISTS: re.compile(r"\b(?:lists?|bullets?|bulleted|enumerat\w+|numbered|steps)\b", re.I),
+    PreferenceKind.NO_EMOJI: re.compile(r"\b(?:emojis?|emoticons?)\b", re.I),
+    PreferenceKind.NO_EXCLAMATION: re.compile(
+        r"\b(?:exclamations?|enthusias\w+|excited(?:ly)?|excitement)\b", re.I
+    ),
+    PreferenceKind.NO_MARKDOWN: re.compile(
+        r"\b(?:markdown|(?:sub)?headings?|bold(?:ed|face|ly)?|(?:re)?formatting)\b", re.I
+    ),
+    PreferenceKind.NO_CONTRACTIONS: re.compile(
+        r"\b(?:contractions?|informal(?:ly|ity)?|casual(?:ly)?|colloquial\w*)\b", re.I
+    ),
+    PreferenceKind.LANGUAGE: re.compile(
+        r"\b(?:in|into) (?:english|german|french|spanish|italian|portuguese|dutch|[A-Z][a-z]+(?:ish|ese|ian|"
+        r"an))\b|\blanguage of\b", re.I
+    ),
+    PreferenceKind.UPPER_CASE: re.compile(r"\b(?:capital\w*|upper-? ?case\w*|shout\w*)\b", re.I),
+    PreferenceKind.LOWER_CASE: re.compile(r"\b(?:capital\w*|lower-? ?case\w*|(?:mis)?spelling)\b", re.I),
+    PreferenceKind.NO_QUESTIONS: re.compile(r"\bquestions?\b", re.I),
+    PreferenceKind.ENDS_WITH_QUESTION: re.compile(r"\bquestions?\b", re.I),
+    PreferenceKind.MAX_WORDS: re.compile(
+        r"\b(?:long|detailed|comprehensive|exhaustive|in[- ]depth|thorough)\b", re.I
+    ),
+    PreferenceKind.MIN_WORDS: re.compile(r"\b(?:short|brief|concise|terse|succinct|few words)\b", re.I),
+}  # fmt: skip
 _SAME_SUBJECT = {
     PreferenceKind.LISTS: PreferenceKind.NO_LISTS,
     PreferenceKind.EMOJI: PreferenceKind.NO_EMOJI,

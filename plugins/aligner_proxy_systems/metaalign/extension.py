@@ -23,7 +23,7 @@ from aligner_proxy_systems.metaalign.objectives import (
     tiers,
 )
 from aligner_proxy_systems.metaalign.parser import parse
-from aligner_proxy_systems.metaalign.types import Adherence, Preference, PreferenceKind, PreferenceSource
+from aligner_proxy_systems.metaalign.types import Preference, PreferenceKind, PreferenceSource
 
 PREFERENCES = Counter(
     "aligner_preferences_total",
@@ -75,16 +75,13 @@ class Preferences(Extension):
     def report(self, policy: Policy, answer: str, delivered: str) -> Mapping[str, Any] | None:
         """Map each checkable preference to [met by the original, met by the delivered answer]; None without any."""
         preferences = preferences_of(policy)
-        if not preferences:
-            return None
-        adherences = check_adherence(preferences, answer, delivered)
-        return {adherence.name: [adherence.before, adherence.after] for adherence in adherences}
+        return check_adherence(preferences, answer, delivered) if preferences else None
 
     def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
         """Return the header x-aligner-preferences; no header before preferences were checked."""
         entries = [
-            f"{adherence.name}={_yes_or_no(adherence.before)}/{_yes_or_no(adherence.after)}"
-            for adherence in _combine_choices(outcomes)
+            f"{name}={_yes_or_no(before)}/{_yes_or_no(after)}"
+            for name, (before, after) in _combine_choices(outcomes).items()
         ]
         return {"preferences": ",".join(entries)} if entries else {}
 
@@ -93,10 +90,8 @@ class Preferences(Extension):
 
     def observe(self, outcome: Outcome) -> None:
         """Count in the metric which preferences were met before and after."""
-        for adherence in _read_report(outcome):
-            before = str(adherence.before).lower()
-            after = str(adherence.after).lower()
-            PREFERENCES.labels(adherence.name, before, after).inc()
+        for name, (before, after) in _read_report(outcome).items():
+            PREFERENCES.labels(name, str(before).lower(), str(after).lower()).inc()
 
     def explain(self, policy: Policy, request: RequestFacts) -> Iterable[str]:
         """Yield notes on which preference texts of the request do not apply, and why."""
@@ -131,22 +126,20 @@ def _explain_unused(source: PreferenceSource, text: str, preferences: Sequence[P
         yield f"nothing of the {source.value} is in force: no words in it are about the answer"
 
 
-def _read_report(outcome: Outcome) -> list[Adherence]:
-    """Return what `report` returned for one choice."""
-    report = dict(outcome.reports).get(Preferences.name, {})
-    return [Adherence(name, before, after) for name, (before, after) in report.items()]
+def _read_report(outcome: Outcome) -> Mapping[str, Sequence[bool]]:
+    """Return what `report` returned for one choice; empty if it returned nothing."""
+    report: Mapping[str, Sequence[bool]] = dict(outcome.reports).get(Preferences.name, {})
+    return report
 
 
-def _combine_choices(outcomes: Sequence[Outcome]) -> list[Adherence]:
+def _combine_choices(outcomes: Sequence[Outcome]) -> dict[str, tuple[bool, bool]]:
     """Return, for each preference, whether every choice met it before and after correction."""
-    adherence_by_name: dict[str, Adherence] = {}
+    combined: dict[str, tuple[bool, bool]] = {}
     for outcome in outcomes:
-        for adherence in _read_report(outcome):
-            earlier = adherence_by_name.get(adherence.name, adherence)
-            before = earlier.before and adherence.before
-            after = earlier.after and adherence.after
-            adherence_by_name[adherence.name] = Adherence(adherence.name, before, after)
-    return list(adherence_by_name.values())
+        for name, (before, after) in _read_report(outcome).items():
+            all_before, all_after = combined.get(name, (True, True))
+            combined[name] = (all_before and before, all_after and after)
+    return combined
 
 
 def _yes_or_no(is_met: bool) -> str:

@@ -6,31 +6,21 @@ English only. The patterns expect lower-case text with straight apostrophes.
 from __future__ import annotations
 
 import re
-from types import MappingProxyType
 
 from aligner_proxy_systems.metaalign.types import PreferenceKind
 
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
 )
-_ONES += "eighteen nineteen"
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-NUMBERS = MappingProxyType(
-    {
-        **{word: n for n, word in enumerate(_ONES.split())},
-        **{word: 10 * n for n, word in enumerate(_TENS.split(), 2)},
-        **{
-            "single": 1,
-            "a single": 1,
-            "a couple of": 2,
-            "a dozen": 12,
-            "hundred": 100,
-            "a hundred": 100,
-            "one hundred": 100,
-        },
-        **{"two hundred": 200, "three hundred": 300, "five hundred": 500, "a thousand": 1000, "one thousand": 1000},
-    }
-)
+NUMBERS = {
+    **{word: n for n, word in enumerate(_ONES.split())},
+    **{word: 10 * n for n, word in enumerate(_TENS.split(), 2)},
+    **{"single": 1, "a single": 1, "a couple of": 2, "a dozen": 12, "hundred": 100, "a hundred": 100},
+    **{"one hundred": 100, "two hundred": 200, "three hundred": 300, "five hundred": 500},
+    **{"a thousand": 1000, "one thousand": 1000},
+}
 _SPELLED = "|".join(sorted(NUMBERS, key=len, reverse=True))
 _COMPOUND = rf"(?:{_TENS.replace(' ', '|')})[- ](?:one|two|three|four|five|six|seven|eight|nine)"
 N = rf"(?P<n>\d{{1,3}}(?:,\d{{3}})|\d{{1,5}}|{_COMPOUND}|{_SPELLED})"
@@ -77,44 +67,36 @@ LIMIT_OF = re.compile(
 SHORTLY = re.compile(rf"\b(?:in|to) {N}[ -]{_FEW}{UNIT}\b")
 HYPHENED = re.compile(rf"\b{N}-(?P<unit>word|sentence|paragraph)\b")
 ONE = re.compile(rf"\b(?:in|to) an? {_FEW}{UNIT}\b")
-UNITS = MappingProxyType(
-    {
-        "word": (PreferenceKind.MAX_WORDS, PreferenceKind.MIN_WORDS),
-        "sentence": (PreferenceKind.MAX_SENTENCES, PreferenceKind.MIN_SENTENCES),
-        "line": (PreferenceKind.MAX_SENTENCES, PreferenceKind.MIN_SENTENCES),
-        "paragraph": (PreferenceKind.MAX_PARAGRAPHS, None),
-        "char": (PreferenceKind.MAX_CHARS, None),
-        "letter": (PreferenceKind.MAX_CHARS, None),
-    }
-)
+UNITS = {
+    "word": (PreferenceKind.MAX_WORDS, PreferenceKind.MIN_WORDS),
+    "sentence": (PreferenceKind.MAX_SENTENCES, PreferenceKind.MIN_SENTENCES),
+    "line": (PreferenceKind.MAX_SENTENCES, PreferenceKind.MIN_SENTENCES),
+    "paragraph": (PreferenceKind.MAX_PARAGRAPHS, None),
+    "char": (PreferenceKind.MAX_CHARS, None),
+    "letter": (PreferenceKind.MAX_CHARS, None),
+}
 
-THINGS = MappingProxyType(
-    {
-        PreferenceKind.NO_LISTS: r"(?:bulleted |bullet[- ]|numbered |ordered |unordered |itemi[sz]ed )?lists?(?:s|"
-        r"ing)?|bullet(?:ed|s)?(?: points?| items?)?|bullet-?points?|"
-        r"enumerat(?:e|ions?|ed|ing)|itemi[sz](?:e|ed|ing|ations?)|listicles?|dashes at line starts?",
-        PreferenceKind.NO_EMOJI: r"emojis?|emoticons?|smil(?:ey|ie)s?(?: faces?)?|emoji characters?",
-        PreferenceKind.NO_EXCLAMATION: r"exclamation(?:s| marks?| points?)?|exclamatory sentences?",
-        PreferenceKind.NO_MARKDOWN: r"markdown(?: formatting| syntax| markup)?|(?:text |rich |fancy )?formatting|"
-        r"markup|asterisks",
-        PreferenceKind.NO_CONTRACTIONS: r"contract(?:ions?|ed (?:forms?|verbs?|words?))",
-        PreferenceKind.NO_QUESTIONS: r"questions?(?: marks?)?|question marks?|rhetorical questions?",
-        PreferenceKind.LOWER_CASE: r"capital(?:s|i[sz]ed? letters?| letters?|i[sz]ation|i[sz]e|i[sz]ing)|"
-        r"upper-? ?case(?: letters?)?",
-    }
-)
+THINGS = {
+    PreferenceKind.NO_LISTS: r"(?:bulleted |bullet[- ]|numbered |ordered |unordered |itemi[sz]ed )?lists?(?:s|"
+    r"ing)?|bullet(?:ed|s)?(?: points?| items?)?|bullet-?points?|"
+    r"enumerat(?:e|ions?|ed|ing)|itemi[sz](?:e|ed|ing|ations?)|listicles?|dashes at line starts?",
+    PreferenceKind.NO_EMOJI: r"emojis?|emoticons?|smil(?:ey|ie)s?(?: faces?)?|emoji characters?",
+    PreferenceKind.NO_EXCLAMATION: r"exclamation(?:s| marks?| points?)?|exclamatory sentences?",
+    PreferenceKind.NO_MARKDOWN: r"markdown(?: formatting| syntax| markup)?|(?:text |rich |fancy )?formatting|"
+    r"markup|asterisks",
+    PreferenceKind.NO_CONTRACTIONS: r"contract(?:ions?|ed (?:forms?|verbs?|words?))",
+    PreferenceKind.NO_QUESTIONS: r"questions?(?: marks?)?|question marks?|rhetorical questions?",
+    PreferenceKind.LOWER_CASE: r"capital(?:s|i[sz]ed? letters?| letters?|i[sz]ation|i[sz]e|i[sz]ing)|"
+    r"upper-? ?case(?: letters?)?",
+}
 """Unwanted things, by the kind of preference that excludes them."""
-THING = MappingProxyType({kind: re.compile(rf"\b(?:{words})\b") for kind, words in THINGS.items()})
-FREE = MappingProxyType(
-    {
-        kind: re.compile(rf"\b(?:{words})[- ]free\b")
-        for kind, words in THINGS.items()
-        if kind is not PreferenceKind.NO_QUESTIONS
-    }
-)
-WANTED = MappingProxyType(
-    {PreferenceKind.NO_LISTS: PreferenceKind.LISTS, PreferenceKind.NO_EMOJI: PreferenceKind.EMOJI}
-)
+THING = {kind: re.compile(rf"\b(?:{words})\b") for kind, words in THINGS.items()}
+FREE = {
+    kind: re.compile(rf"\b(?:{words})[- ]free\b")
+    for kind, words in THINGS.items()
+    if kind is not PreferenceKind.NO_QUESTIONS
+}
+WANTED = {PreferenceKind.NO_LISTS: PreferenceKind.LISTS, PreferenceKind.NO_EMOJI: PreferenceKind.EMOJI}
 """Things that can also be wanted: the kind that excludes one, and the kind that asks for it."""
 NOT = re.compile(
     r"\b(?:no|not|never|without|avoid(?:ing)?|skip|drop|omit(?:ting)?|leave out|leaving out|free (?:of|from)|"
@@ -170,9 +152,7 @@ english:en german:de french:fr spanish:es portuguese:pt italian:it dutch:nl swed
 romanian:ro turkish:tr finnish:fi hungarian:hu indonesian:id vietnamese:vi russian:CYRILLIC ukrainian:CYRILLIC
 greek:GREEK arabic:ARABIC hebrew:HEBREW hindi:DEVANAGARI chinese:CJK japanese:CJK korean:HANGUL/CJK thai:THAI
 """
-LANGUAGES = MappingProxyType(
-    {name: tuple(codes.split("/")) for name, _, codes in (pair.partition(":") for pair in _CODES.split())}
-)
+LANGUAGES = {name: tuple(codes.split("/")) for name, _, codes in (pair.partition(":") for pair in _CODES.split())}
 """Codes as in text/languages.py; some languages are recognised only by their script."""
 _NAMES = "|".join(LANGUAGES)
 LANGUAGE = re.compile(

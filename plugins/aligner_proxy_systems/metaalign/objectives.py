@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from types import MappingProxyType
 
 from aligner_proxy.errors import BadRequest, ForbiddenError
 from aligner_proxy.policy.request_facts import RequestFacts
@@ -37,29 +36,27 @@ MAX_CHARS = 1_000
 """Most characters of a preference text or persona; a longer one is a bad request."""
 READ_CHARS = 20_000
 """How much of a system prompt is read, from its beginning; the rest is ignored."""
-_OBJECTIVE_TEXTS: Mapping[PreferenceKind, str] = MappingProxyType(
-    {
-        PreferenceKind.MAX_WORDS: "Length: the response should have at most {n} words",
-        PreferenceKind.MAX_SENTENCES: "Length: the response should have at most {n} sentences",
-        PreferenceKind.MAX_PARAGRAPHS: "Length: the response should have at most {n} paragraphs",
-        PreferenceKind.MAX_CHARS: "Length: the response should have at most {n} characters",
-        PreferenceKind.MIN_WORDS: "Fullness: the response should have at least {n} words",
-        PreferenceKind.MIN_SENTENCES: "Fullness: the response should have at least {n} sentences",
-        PreferenceKind.NO_LISTS: "Prose: the response should be written in sentences instead of lists",
-        PreferenceKind.LISTS: "Lists: the response should be written as a list",
-        PreferenceKind.NO_EMOJI: "Sobriety: the response should not contain emoji",
-        PreferenceKind.EMOJI: "Emoji: the response should contain emoji",
-        PreferenceKind.NO_EXCLAMATION: "Calm: the response should not contain exclamation marks",
-        PreferenceKind.NO_MARKDOWN: "Plain text: the response should not contain markdown",
-        PreferenceKind.NO_CONTRACTIONS: "Full forms: the response should not contain contractions",
-        PreferenceKind.NO_QUESTIONS: "Statements: the response should not contain questions",
-        PreferenceKind.ENDS_WITH_QUESTION: "Question: the response should end with a question to the reader",
-        PreferenceKind.LANGUAGE: "Language: the response should be written in {language}",
-        PreferenceKind.BANNED_WORDS: "Wording: the response should not use these words: {words}",
-        PreferenceKind.UPPER_CASE: "Capitals: the response should be written in capital letters",
-        PreferenceKind.LOWER_CASE: "Small letters: the response should be written without capital letters",
-    }
-)
+_OBJECTIVE_TEXTS: Mapping[PreferenceKind, str] = {
+    PreferenceKind.MAX_WORDS: "Length: the response should have at most {n} words",
+    PreferenceKind.MAX_SENTENCES: "Length: the response should have at most {n} sentences",
+    PreferenceKind.MAX_PARAGRAPHS: "Length: the response should have at most {n} paragraphs",
+    PreferenceKind.MAX_CHARS: "Length: the response should have at most {n} characters",
+    PreferenceKind.MIN_WORDS: "Fullness: the response should have at least {n} words",
+    PreferenceKind.MIN_SENTENCES: "Fullness: the response should have at least {n} sentences",
+    PreferenceKind.NO_LISTS: "Prose: the response should be written in sentences instead of lists",
+    PreferenceKind.LISTS: "Lists: the response should be written as a list",
+    PreferenceKind.NO_EMOJI: "Sobriety: the response should not contain emoji",
+    PreferenceKind.EMOJI: "Emoji: the response should contain emoji",
+    PreferenceKind.NO_EXCLAMATION: "Calm: the response should not contain exclamation marks",
+    PreferenceKind.NO_MARKDOWN: "Plain text: the response should not contain markdown",
+    PreferenceKind.NO_CONTRACTIONS: "Full forms: the response should not contain contractions",
+    PreferenceKind.NO_QUESTIONS: "Statements: the response should not contain questions",
+    PreferenceKind.ENDS_WITH_QUESTION: "Question: the response should end with a question to the reader",
+    PreferenceKind.LANGUAGE: "Language: the response should be written in {language}",
+    PreferenceKind.BANNED_WORDS: "Wording: the response should not use these words: {words}",
+    PreferenceKind.UPPER_CASE: "Capitals: the response should be written in capital letters",
+    PreferenceKind.LOWER_CASE: "Small letters: the response should be written without capital letters",
+}
 # the kind of preference and the objective's text, by the source of a free text
 _FREE_TEXT_OBJECTIVES = {
     PreferenceSource.REQUEST: (

@@ -35,16 +35,11 @@ _REACH_CHARS = 200
 """Longest reach of a refusal in characters; it is short so that time stays linear."""
 
 
-class _StatedSpan(NamedTuple):
-    """The (start, exclusive end) of a passage in a sentence."""
-
-    start: int
-    end: int
-
-
-_NO_SPAN = _StatedSpan(0, 0)
+_Span = tuple[int, int]
+"""The (start, exclusive end) of a passage in a sentence."""
+_NO_SPAN = (0, 0)
 """Stands for a wish that was understood, but whose words stay in the free text, too."""
-_Match = tuple[Preference, _StatedSpan]
+_Match = tuple[Preference, _Span]
 """A preference, and the passage that states it."""
 
 
@@ -100,7 +95,7 @@ def parse(text: str, source: PreferenceSource) -> ParsedText:
         if len(sentence) > _MAX_SENTENCE_CHARS or len(plain) != len(sentence) or lexicon.CONDITION.search(plain):
             free_texts.append(sentence)
             continue
-        understood_spans: list[_StatedSpan] = []
+        understood_spans: list[_Span] = []
         for preference, span in _find_preferences(plain, sentence, source):
             # removed first, so that the later preference also takes the later place in the order
             preference_by_kind.pop(preference.kind, None)
@@ -125,25 +120,25 @@ def _find_preferences(plain: str, sentence: str, source: PreferenceSource) -> It
     for match in lexicon.LANGUAGE.finditer(plain):
         if not _is_negated(refusals, match.start()):
             name = match.group("language") or match.group("language2")
-            yield Preference(PreferenceKind.LANGUAGE, source, words=lexicon.LANGUAGES[name]), _StatedSpan(*match.span())
+            yield Preference(PreferenceKind.LANGUAGE, source, words=lexicon.LANGUAGES[name]), match.span()
 
 
 def _find_lengths(plain: str, refusals: Sequence[RefusalWord], source: PreferenceSource) -> Iterator[_Match]:
     """Yield bounds of length; later patterns skip a passage that an earlier pattern matched."""
-    matched_spans: list[_StatedSpan] = []
+    matched_spans: list[_Span] = []
     for length in _LENGTH_PATTERNS:
         for match in length.pattern.finditer(plain):
-            span = _StatedSpan(*match.span())
-            if any(earlier.start < span.end and span.start < earlier.end for earlier in matched_spans):
+            start, end = match.span()
+            if any(earlier_start < end and start < earlier_end for earlier_start, earlier_end in matched_spans):
                 continue
-            matched_spans.append(span)
+            matched_spans.append((start, end))
             # "do not write more than 3" is an upper bound of 3, although "more than 3" is a lower bound of 4
-            is_negated = length.step != 0 and _is_negated(refusals, span.start)
+            is_negated = length.step != 0 and _is_negated(refusals, start)
             bound = _parse_number(match.groupdict().get("n")) + (0 if is_negated else length.step)
             kind = _choose_bound_kind(match.group("unit"), is_upper=length.is_upper != is_negated)
             # the bound of "under one" is 0, which no answer can meet
             if kind is not None and bound > 0:
-                yield Preference(kind, source, bound), span
+                yield Preference(kind, source, bound), (start, end)
 
 
 def _choose_bound_kind(unit: str, *, is_upper: bool) -> PreferenceKind | None:
@@ -184,7 +179,7 @@ def _find_unwanted(plain: str, refusals: Sequence[RefusalWord], source: Preferen
             for refusal in (*reaching[:1], *reaching[-1:]):
                 matches.append((refusal.start, kind_index, thing.end(), kind))
     for start, _, end, kind in sorted(matches, key=itemgetter(0, 1, 2)):
-        yield Preference(kind, source), _StatedSpan(start, end)
+        yield Preference(kind, source), (start, end)
 
 
 def _find_later_refusals(plain: str, source: PreferenceSource) -> Iterator[_Match]:
@@ -193,10 +188,10 @@ def _find_later_refusals(plain: str, source: PreferenceSource) -> Iterator[_Matc
         for thing in pattern.finditer(plain):
             refusal = lexicon.BEHIND.match(plain, thing.end())
             if refusal:
-                yield Preference(kind, source), _StatedSpan(thing.start(), refusal.end())
+                yield Preference(kind, source), (thing.start(), refusal.end())
     for kind, pattern in lexicon.FREE.items():
         for match in pattern.finditer(plain):
-            yield Preference(kind, source), _StatedSpan(*match.span())
+            yield Preference(kind, source), match.span()
 
 
 def _find_reach_end(plain: str, refusal_end: int) -> int:
@@ -237,7 +232,7 @@ def _find_wanted(plain: str, refusals: Sequence[RefusalWord], source: Preference
             is_refused = _is_negated(refusals, thing.start()) or lexicon.BEHIND.match(plain, thing.end())
             # "emoji-free" is a refusal, see `_find_later_refusals`
             if verb and not is_refused and not plain.startswith(("-free", " free"), thing.end()):
-                yield Preference(wanted_kind, source), _StatedSpan(thing.start() - len(verb.group()), thing.end())
+                yield Preference(wanted_kind, source), (thing.start() - len(verb.group()), thing.end())
 
 
 def _find_phrases(plain: str, refusals: Sequence[RefusalWord], source: PreferenceSource) -> Iterator[_Match]:
@@ -253,7 +248,7 @@ def _find_phrases(plain: str, refusals: Sequence[RefusalWord], source: Preferenc
     for pattern, kind in patterns:
         for match in pattern.finditer(plain):
             if not _is_negated(refusals, match.start()):
-                yield Preference(kind, source), _StatedSpan(*match.span())
+                yield Preference(kind, source), match.span()
     for match in lexicon.FORMAL.finditer(plain):
         if not _is_negated(refusals, match.start()):
             # "formal" also stays in the free text, because an aligner can do more for it than rules
@@ -276,10 +271,10 @@ def _find_banned_words(plain: str, sentence: str, source: PreferenceSource) -> I
         banned_words = [word for word in stripped_words if 0 < len(word) <= _MAX_BANNED_CHARS][:_MAX_BANNED_WORDS]
         if banned_words:
             preference = Preference(PreferenceKind.BANNED_WORDS, source, words=tuple(banned_words))
-            yield preference, _StatedSpan(*match.span())
+            yield preference, match.span()
 
 
-def _cut_understood(sentence: str, understood_spans: list[_StatedSpan]) -> str:
+def _cut_understood(sentence: str, understood_spans: list[_Span]) -> str:
     """Return the clauses of a sentence that were not understood, joined by commas.
 
     Clauses with only function words are dropped. A sentence of which nothing was understood keeps its punctuation.
@@ -290,11 +285,11 @@ def _cut_understood(sentence: str, understood_spans: list[_StatedSpan]) -> str:
     remainder = ""
     position = 0
     # spans may overlap
-    for span in sorted(span for span in understood_spans if span != _NO_SPAN):
-        if span.start > position:
+    for start, end in sorted(span for span in understood_spans if span != _NO_SPAN):
+        if start > position:
             # a comma in place of the span keeps the clauses around it apart
-            remainder += sentence[position : span.start] + ","
-        position = max(position, span.end)
+            remainder += sentence[position:start] + ","
+        position = max(position, end)
     remainder += sentence[position:]
     clauses = _CLAUSE_END.split(remainder)
     return ", ".join(clause.strip(" .;,!-") for clause in clauses if _has_content(clause))

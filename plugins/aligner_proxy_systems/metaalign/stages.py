@@ -67,13 +67,12 @@ async def correct(answer: str, policy: Policy, inner: Inner) -> Corrected:
 
 
 def _select_for_corrector(preferences: Mapping[str, Preference], answer: str) -> dict[str, Preference]:
-    """Return the preferences that the corrector is asked to fulfil, by the names of their objectives."""
-    return {name: preference for name, preference in preferences.items() if _is_for_corrector(preference, answer)}
-
-
-def _is_for_corrector(preference: Preference, answer: str) -> bool:
-    """Whether the corrector must fulfil a preference: no rule can, and the answer does not meet it yet."""
-    return not preference.fixable and not (preference.checkable and is_met(preference, answer))
+    """Return the preferences that no rule can fulfil and the answer does not meet, by the names of their objectives."""
+    return {
+        name: preference
+        for name, preference in preferences.items()
+        if not preference.fixable and not (preference.checkable and is_met(preference, answer))
+    }
 
 
 def _preference_policy(policy: Policy, preferences: Mapping[str, Preference]) -> Policy:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from types import MappingProxyType
 
 from aligner_proxy.text.lengths import LENGTHS
 from aligner_proxy.types import Allowance, GateRule, LengthUnit
@@ -59,24 +58,21 @@ FIXABLE = frozenset(
     }
 )
 """Rules can meet these without changing words, so the aligner is not asked (fixes.py)."""
-MOST: Mapping[PreferenceKind, LengthUnit] = MappingProxyType(
-    {
-        PreferenceKind.MAX_WORDS: LengthUnit.WORDS,
-        PreferenceKind.MAX_SENTENCES: LengthUnit.SENTENCES,
-        PreferenceKind.MAX_PARAGRAPHS: LengthUnit.PARAGRAPHS,
-        PreferenceKind.MAX_CHARS: LengthUnit.CHARACTERS,
-    }
-)
-LEAST: Mapping[PreferenceKind, LengthUnit] = MappingProxyType(
-    {PreferenceKind.MIN_WORDS: LengthUnit.WORDS, PreferenceKind.MIN_SENTENCES: LengthUnit.SENTENCES}
-)
+MOST: Mapping[PreferenceKind, LengthUnit] = {
+    PreferenceKind.MAX_WORDS: LengthUnit.WORDS,
+    PreferenceKind.MAX_SENTENCES: LengthUnit.SENTENCES,
+    PreferenceKind.MAX_PARAGRAPHS: LengthUnit.PARAGRAPHS,
+    PreferenceKind.MAX_CHARS: LengthUnit.CHARACTERS,
+}
+LEAST: Mapping[PreferenceKind, LengthUnit] = {
+    PreferenceKind.MIN_WORDS: LengthUnit.WORDS,
+    PreferenceKind.MIN_SENTENCES: LengthUnit.SENTENCES,
+}
 """What each bound of length counts."""
-_RULES: Mapping[PreferenceKind, tuple[GateRule, ...]] = MappingProxyType(
-    {
-        PreferenceKind.NO_LISTS: (GateRule.LOST_ITEM,),
-        PreferenceKind.LANGUAGE: (GateRule.LANGUAGE, GateRule.SCRIPT),
-    }
-)
+_RULES: Mapping[PreferenceKind, tuple[GateRule, ...]] = {
+    PreferenceKind.NO_LISTS: (GateRule.LOST_ITEM,),
+    PreferenceKind.LANGUAGE: (GateRule.LANGUAGE, GateRule.SCRIPT),
+}
 """Gate rules that an edit must be allowed to break to meet the preference."""
 
 
@@ -108,15 +104,6 @@ class Preference:
         upper_bound = (MOST[self.kind], self.number) if self.kind in MOST else None
         banned_words = self.words if self.kind is PreferenceKind.BANNED_WORDS else ()
         return Allowance(_RULES.get(self.kind, ()), upper_bound, banned_words)
-
-
-@dataclass(frozen=True, slots=True)
-class Adherence:
-    """Whether the upstream's answer met a checkable preference, and whether the delivered answer does."""
-
-    name: str
-    before: bool
-    after: bool
 
 
 def length(kind: PreferenceKind, text: str) -> int:

@@ -26,6 +26,7 @@ from aligner_proxy_systems.meal.net import WeightNet
 from aligner_proxy_systems.meal.selector import (
     AutoSelector,
     ObjectiveWeights,
+    Weigher,
     add_weight_words,
     apply_floor,
     find_weights,
@@ -52,10 +53,11 @@ tenants:
 WEIGHTS = {"Safety": 0.6, "Length": 0.25, "Humour": 0.05, "Harmlessness": 0.02, "Readability": 0.08}
 
 
-class ByName:
-    """Satisfies `ObjectiveWeigher`: weights by the objectives' names."""
+class ByName(Weigher):
+    """Weighs by the objectives' names."""
 
     def __init__(self, weights: dict[str, float] = WEIGHTS, delay_s: float = 0.0) -> None:
+        super().__init__()
         self.by_name = weights
         self.delay_s = delay_s
 

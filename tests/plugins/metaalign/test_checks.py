@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aligner_proxy_systems.metaalign.checks import check_adherence, count_items, is_met
-from aligner_proxy_systems.metaalign.types import Adherence, Preference, PreferenceSource
+from aligner_proxy_systems.metaalign.types import Preference, PreferenceSource
 from aligner_proxy_systems.metaalign.types import PreferenceKind as K
 
 R = PreferenceSource.REQUEST
@@ -47,7 +47,7 @@ def test_every_checkable_kind_has_a_check() -> None:
 
 def test_only_checkable_preferences_are_reported() -> None:
     preferences = {"no-emoji": Preference(K.NO_EMOJI), "preference": Preference(K.WORDED)}
-    assert check_adherence(preferences, "a \U0001f600", "a") == (Adherence("no-emoji", False, True),)
+    assert check_adherence(preferences, "a \U0001f600", "a") == {"no-emoji": [False, True]}
 
 
 @pytest.mark.parametrize(
