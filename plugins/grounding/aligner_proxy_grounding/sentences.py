@@ -181,8 +181,6 @@ class Grounder:
     """How many facts of the answer each statement confirms."""
     _paragraphs: list[set[tuple[str, int]]] = field(default_factory=list)
     """For each of the last sentences, `paragraph_id` of the statements that confirm one of its facts."""
-    facts: int = 0
-    """How many facts the answer has so far."""
 
     @classmethod
     def for_question(
@@ -215,13 +213,7 @@ class Grounder:
 
     def check_answer(self, text: str) -> tuple[list[FactEdit], list[UnsettledFact]]:
         """Return (edits, unsettled facts) of a whole answer; later sentences help to decide about earlier ones."""
-        sentences = self.read_all(text)
-        edits: list[FactEdit] = []
-        unsettled_facts: list[UnsettledFact] = []
-        for sentence in sentences:
-            sentence_edits, sentence_unsettled = self._decide_sentence(sentence)
-            edits += sentence_edits
-            unsettled_facts += sentence_unsettled
+        edits, unsettled_facts = self._decide_sentences(self.read_all(text))
         for reordering in find_reorderings(text, self.matcher.procedures):
             if reordering.can_move:
                 edits = _reorder_steps(reordering, edits)
@@ -244,22 +236,20 @@ class Grounder:
 
     def check_segments(self, segments: Iterable[Segment]) -> tuple[list[FactEdit], list[UnsettledFact]]:
         """Return (edits, unsettled facts) of the next sentences of a streamed answer, whose rest is not known yet."""
-        edits: list[FactEdit] = []
-        unsettled_facts: list[UnsettledFact] = []
-        for segment in segments:
-            sentence = self._read_sentence(segment.start, segment.text)
-            self._note_confirming(sentence)
-            sentence_edits, sentence_unsettled = self._decide_sentence(sentence)
-            edits += sentence_edits
-            unsettled_facts += sentence_unsettled
-        return edits, unsettled_facts
+        # each sentence is decided before the next one is read
+        return self._decide_sentences(self._read_confirmed(segment) for segment in segments)
+
+    def _read_confirmed(self, segment: Segment) -> AnswerSentence:
+        """Read the next sentence, and record which of its facts the references confirm."""
+        sentence = self._read_sentence(segment.start, segment.text)
+        self._note_confirming(sentence)
+        return sentence
 
     def _read_sentence(self, start: int, text: str) -> AnswerSentence:
         """Read the next sentence, which begins at `start`, with its facts and their subjects; add it to the state."""
         # code blocks are not about the references
-        is_read = self.facts < MAX_FACTS and not text.lstrip().startswith(("```", "~~~"))
+        is_read = len(self._answer_facts) < MAX_FACTS and not text.lstrip().startswith(("```", "~~~"))
         facts = self.facts_of(text) if is_read else []
-        self.facts += len(facts)
         self._answer_facts += facts
         self._answer_words |= set(words(text))
         subjects = self._find_subjects(text, facts)
@@ -321,10 +311,18 @@ class Grounder:
         for subject in sentence.subjects:
             subject.paragraphs = nearby_paragraphs
 
-    def _decide_sentence(self, sentence: AnswerSentence) -> tuple[list[FactEdit], list[UnsettledFact]]:
-        """Return (edits, unsettled facts) of one sentence that `_read_sentence` has returned."""
+    def _decide_sentences(self, sentences: Iterable[AnswerSentence]) -> tuple[list[FactEdit], list[UnsettledFact]]:
+        """Return (edits, unsettled facts) of these sentences."""
         edits: list[FactEdit] = []
         unsettled_facts: list[UnsettledFact] = []
+        for sentence in sentences:
+            self._decide_sentence(sentence, edits, unsettled_facts)
+        return edits, unsettled_facts
+
+    def _decide_sentence(
+        self, sentence: AnswerSentence, edits: list[FactEdit], unsettled_facts: list[UnsettledFact]
+    ) -> None:
+        """Append the edits and the unsettled facts of one sentence that `_read_sentence` has returned."""
         matches = [self.match_fact(sentence, index) for index in range(len(sentence.facts))]
         use_counts = Counter(match.statement for match in matches if self._is_certain(match))
         for index, (fact, match) in enumerate(zip(sentence.facts, matches, strict=True)):
@@ -354,7 +352,6 @@ class Grounder:
                     question=self._make_question(sentence, index) if self.arbiter is Arbiter.JUDGE else None,
                 )
             )
-        return edits, unsettled_facts
 
     def _is_certain(self, match: Match) -> bool:
         """Whether a match is certain enough to replace the fact, whatever a judge or an editor decides.

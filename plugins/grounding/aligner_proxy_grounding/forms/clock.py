@@ -18,10 +18,8 @@ _PART_OF_DAY = r"(?:in the (?:morning|afternoon|evening)\b|at night\b)"
 
 
 class Clock(NamedTuple):
-    """A time of day in a text."""
+    """A time of day."""
 
-    start: int
-    """Where the time begins in the text."""
     minutes: int
     """Minutes after midnight."""
     notation: str
@@ -44,9 +42,9 @@ def _clock_pattern(prefix: str) -> str:
     )
 
 
-# A single time is in the groups with "b". Of a range, the first time is in "bare" or in the groups with "a".
+# A single time is in the groups with "b". Of a range, the first time is in "number" or in the groups with "a".
 _TIME = re.compile(
-    rf"{BEFORE}(?:(?:(?P<bare>\d{{1,2}}(?:[:.][0-5]\d)?)|{_clock_pattern('a')}){JOIN})?{_clock_pattern('b')}",
+    rf"{BEFORE}(?:(?:(?P<number>\d{{1,2}}(?:[:.][0-5]\d)?)|{_clock_pattern('a')}){JOIN})?{_clock_pattern('b')}",
     re.IGNORECASE,
 )
 # Hours without minutes or "am" count as times only behind a day, "daily", "open" or "hours".
@@ -74,22 +72,24 @@ def read_times(reading: FactReading) -> None:
         if last_clock is None:
             continue
         first_clock = _read_clock(match, "a")
-        has_bare_number = match.start("bare") >= 0
+        has_bare_number = match["number"] is not None
         if has_bare_number:
             bare_fact = _bare_time_fact(match, last_clock)
             if bare_fact is not None:
                 reading.take(bare_fact)
         elif first_clock is not None:
-            start, minutes, notation = first_clock
-            end = _end_of_clock(match, "a")
-            text = reading.text[start:end]
-            reading.take(Fact(FactKind.TIME, Decimal(minutes), start, end, text, notation, RangeEnd.LOW, ranged=True))
-        start, minutes, notation = last_clock
-        is_range = has_bare_number or first_clock is not None
-        side = RangeEnd.HIGH if is_range else RangeEnd.NONE
-        text = reading.text[start : match.end()]
-        reading.take(Fact(FactKind.TIME, Decimal(minutes), start, match.end(), text, notation, side, ranged=is_range))
+            reading.take(_make_time(reading.text, *_find_span(match, "a"), first_clock, RangeEnd.LOW))
+        side = RangeEnd.HIGH if has_bare_number or first_clock is not None else RangeEnd.NONE
+        start, _ = _find_span(match, "b")
+        reading.take(_make_time(reading.text, start, match.end(), last_clock, side))
         reading.blank(match.start(), match.end())
+
+
+def _make_time(text: str, start: int, end: int, clock: Clock, side: RangeEnd) -> Fact:
+    """Make the fact of the time from `start` to `end` of `text`; `side` is NONE unless it is an end of a range."""
+    minutes, notation = clock
+    is_range = side is not RangeEnd.NONE
+    return Fact(FactKind.TIME, Decimal(minutes), start, end, text[start:end], notation, side, ranged=is_range)
 
 
 def _bare_time_fact(match: re.Match[str], last_clock: Clock) -> Fact | None:
@@ -97,8 +97,8 @@ def _bare_time_fact(match: re.Match[str], last_clock: Clock) -> Fact | None:
 
     `last_clock` is the second time of the range.
     """
-    _, last_minutes, last_notation = last_clock
-    number_text = match["bare"]
+    last_minutes, last_notation = last_clock
+    number_text = match["number"]
     minutes = _read_bare_clock(number_text, last_minutes)
     if minutes is None:
         return None
@@ -109,7 +109,7 @@ def _bare_time_fact(match: re.Match[str], last_clock: Clock) -> Fact | None:
         return None
     # In "6:30 to 8:30 pm" the first time may be in either half of the day.
     is_ambiguous = last_notation == "24" and match["bhalf"] and minutes < NOON and minutes + NOON < last_minutes
-    span = match.span("bare")
+    span = match.span("number")
     return Fact(
         FactKind.TIME,
         Decimal(minutes),
@@ -151,23 +151,20 @@ def _read_clock_in_words(match: re.Match[str], prefix: str) -> Clock | None:
     """Return the time as `_read_clock` does, if it has words such as "noon", "half past" or "o'clock"."""
     if (word := match[f"{prefix}word"]) is not None:
         named_minutes = _NAMED_TIMES[word.lower().removeprefix("12").strip()]
-        return Clock(match.start(f"{prefix}word"), named_minutes, "24")
+        return Clock(named_minutes, "24")
     if (hour := match[f"{prefix}past"]) is not None:
         # the default is "quarter to"
         minutes_past = {"half past": 30, "quarter past": 15}.get(match[f"{prefix}part"].lower(), -15)
-        start = match.start(f"{prefix}part")
         if (named_time := _NAMED_TIMES.get(hour.lower())) is not None:
             # the modulo is for "quarter to midnight", which is 23:45
-            return Clock(start, (named_time + minutes_past) % (2 * NOON), "24")
-        return _apply_part_of_day(start, int(value_of(hour)) * 60 + minutes_past, match[f"{prefix}pastof"])
+            return Clock((named_time + minutes_past) % (2 * NOON), "24")
+        return _apply_part_of_day(int(value_of(hour)) * 60 + minutes_past, match[f"{prefix}pastof"])
     if (hour := match[f"{prefix}oclock"]) is not None:
-        start = match.start(f"{prefix}oclock")
-        return _apply_part_of_day(start, int(value_of(hour)) * 60, match[f"{prefix}oclockof"])
+        return _apply_part_of_day(int(value_of(hour)) * 60, match[f"{prefix}oclockof"])
     if (hour := match[f"{prefix}inwords"]) is not None:
         minutes = int(value_of(hour)) * 60
-        start = match.start(f"{prefix}inwords")
-        if minutes <= NOON and _AT_BEFORE.search(match.string, 0, start):
-            return _apply_part_of_day(start, minutes, match[f"{prefix}ofday"])
+        if minutes <= NOON and _AT_BEFORE.search(match.string, 0, match.start(f"{prefix}inwords")):
+            return _apply_part_of_day(minutes, match[f"{prefix}ofday"])
     return None
 
 
@@ -175,19 +172,18 @@ def _read_clock_in_digits(match: re.Match[str], prefix: str) -> Clock | None:
     """Return the time as `_read_clock` does, if it is written as "18 Uhr", "18 h 30", "18:30" or "6.30 pm"."""
     for name in ("uhr", "heure"):
         if (hour := match[f"{prefix}{name}"]) is not None and (name == "uhr" or _is_heure(match, prefix)):
-            minutes = int(hour) * 60 + int(match[f"{prefix}{name}min"] or 0)
-            return Clock(match.start(f"{prefix}{name}"), minutes, "24")
+            return Clock(int(hour) * 60 + int(match[f"{prefix}{name}min"] or 0), "24")
     if (hour := match[f"{prefix}hour24"]) is not None:
         minutes = int(hour) * 60 + int(match[f"{prefix}min24"])
         # "9:00" may mean the evening, while two digits as in "09:00" are 24-hour notation
-        return Clock(match.start(f"{prefix}hour24"), minutes, "12" if len(hour) == 1 else "24")
+        return Clock(minutes, "12" if len(hour) == 1 else "24")
     if (hour := match[f"{prefix}hour"]) is None:
         return None
     # 12 am is midnight, 12 pm is noon
     minutes = int(hour) % 12 * 60 + int(match[f"{prefix}min"] or 0)
     if match[f"{prefix}half"].lower().startswith(_AFTERNOON_BEGINNINGS):
         minutes += NOON
-    return Clock(match.start(f"{prefix}hour"), minutes, "24")
+    return Clock(minutes, "24")
 
 
 def _is_heure(match: re.Match[str], prefix: str) -> bool:
@@ -197,26 +193,22 @@ def _is_heure(match: re.Match[str], prefix: str) -> bool:
     return is_in_range or match[f"{prefix}heuremin"] is not None or follows_preposition
 
 
-def _apply_part_of_day(start: int, minutes: int, part_of_day: str | None) -> Clock:
-    """Return the time that begins at `start`, moved to the part of the day that the text names, if any.
+def _apply_part_of_day(minutes: int, part_of_day: str | None) -> Clock:
+    """Return the time, moved to the part of the day that the text names, if any.
 
     Example: 6 o'clock "in the evening" is 18:00 in notation "24"; without a part of the day it stays 6:00, "12". A time
     from 13:00 on stays as it is, whatever part of the day is named.
     """
     if part_of_day is None or minutes >= NOON + 60:
-        return Clock(start, minutes, "12")
+        return Clock(minutes, "12")
     is_afternoon = part_of_day.lower().startswith(_AFTERNOON_BEGINNINGS)
-    return Clock(start, minutes % NOON + (NOON if is_afternoon else 0), "24")
+    return Clock(minutes % NOON + (NOON if is_afternoon else 0), "24")
 
 
-def _end_of_clock(match: re.Match[str], prefix: str) -> int:
-    """Position behind the time in the groups of `_TIME` whose names begin with `prefix`."""
-    names = (
-        "uhr", "uhrmin", "heure", "heuremin", "half", "min24", "hour24", "oclockof", "oclock", "pastof", "past",
-        "ofday", "word", "min", "hour",
-    )  # fmt: skip
-    # the end of a group that has not matched is -1
-    return max(match.end(f"{prefix}{name}") for name in names)
+def _find_span(match: re.Match[str], prefix: str) -> tuple[int, int]:
+    """(start, end) of the time in the groups of `_TIME` whose names begin with `prefix`."""
+    names = [name for name in match.re.groupindex if name.startswith(prefix) and match[name] is not None]
+    return min(map(match.start, names)), max(map(match.end, names))
 
 
 def _read_bare_clock(number_text: str, last_minutes: int) -> int | None:
