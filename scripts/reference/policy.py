@@ -37,130 +37,88 @@ class Section:
     """One table: the keys at one place of the file."""
 
     heading: str
-    path: tuple[str, ...]
-    """The keys around its examples, when they are shown."""
     place: tuple[str, ...]
     """The keys that lead to it from the top of the file."""
     introduction: str
-    without: tuple[str, ...] = ()
-    """A place whose keys are left out, because another table has them."""
 
 
 SECTIONS = (
-    Section(
-        "Settings",
-        ("settings",),
-        ("defaults",),
-        "These keys may be in `defaults`, in a route or a tenant, or in metadata.",
-    ),
+    Section("Settings", ("defaults",), "These keys may be in `defaults`, in a route or a tenant, or in metadata."),
     Section(
         "on_error",
-        ("on_error",),
         ("defaults", "on_error"),
         "These keys say what the gateway does after a failure of each class. A single word applies to every class.",
     ),
     Section(
         "on_skip",
-        ("on_skip",),
         ("defaults", "on_skip"),
         "These keys say, for each reason, what the gateway does with an answer that it would skip for this reason.",
     ),
     Section(
         "gate",
-        ("gate",),
         ("defaults", "gate"),
         "An edit must not break these rules. They are in the order in which the gateway reports them; "
         "[the gate](../explain/gate.md) explains them. All rules are on by default.",
     ),
     Section(
         "editor",
-        ("editor",),
         ("defaults", "editor"),
         "An editor is a model group that rewrites flagged text ([editor](../guides/editor.md)).",
     ),
     Section(
         "judge",
-        ("judge",),
         ("defaults", "judge"),
         "A judge is a model that gives a second opinion ([judge](../guides/judge.md)). "
         "One of the keys chat, guard, decisions and tokens names it.",
     ),
-    Section(
-        "routes",
-        ("routes",),
-        ("routes",),
-        "These keys may be in an entry of `routes`, in addition to the settings.",
-        ("defaults",),
-    ),
+    Section("routes", ("routes",), "These keys may be in an entry of `routes`, in addition to the settings."),
     Section(
         "routes: match",
-        ("match",),
         ("routes", "match"),
         "These keys say to which requests a route applies. A key that is left out matches every request.",
     ),
     Section(
         "routes: objectives chosen by prompt",
-        ("objectives",),
         ("routes", "objectives"),
         "A neural net weighs the objectives for each prompt ([objectives chosen by prompt](../guides/meal.md)).",
     ),
     Section(
         "routes: hand_off",
-        ("hand_off",),
         ("routes", "hand_off"),
         "These keys set the webhook that gets reports of doubtful answers ([feedback](../guides/feedback.md)).",
     ),
-    Section(
-        "tenants",
-        ("tenants",),
-        ("tenants",),
-        "These keys may be in an entry of `tenants`, in addition to the settings.",
-        ("defaults",),
-    ),
-    Section(
-        "tenants: match",
-        ("match",),
-        ("tenants", "match"),
-        "These keys say to whose requests the entry of a tenant applies.",
-    ),
+    Section("tenants", ("tenants",), "These keys may be in an entry of `tenants`, in addition to the settings."),
+    Section("tenants: match", ("tenants", "match"), "These keys say to whose requests the entry of a tenant applies."),
     Section(
         "objectives",
-        ("objectives", "NAME"),
         ("objectives",),
         "These keys describe an objective with examples. An objective without examples is just its text.",
     ),
     Section(
         "aligner",
         ("aligner",),
-        ("aligner",),
         "These keys describe the aligner and its engine. If you change them, restart the gateway.",
     ),
     Section(
         "aligner: engine",
-        ("engine",),
         ("aligner", "engine"),
         "These keys describe an engine that needs more than an address ([scaling](../guides/scaling.md)).",
     ),
-    Section("trust", ("trust",), ("trust",), "These keys say who may loosen a policy, besides this file."),
-    Section(
-        "cache", ("cache",), ("cache",), "The cache stores corrections. If you change these keys, restart the gateway."
-    ),
+    Section("trust", ("trust",), "These keys say who may loosen a policy, besides this file."),
+    Section("cache", ("cache",), "The cache stores corrections. If you change these keys, restart the gateway."),
     Section(
         "shadow",
         ("shadow",),
-        ("shadow",),
         "These keys limit how many answers each worker corrects only for the record (`mode: shadow`).",
     ),
-    Section(
-        "streams", ("streams",), ("streams",), "These keys limit how much text streams may hold back in each worker."
-    ),
-    Section("audit", ("audit",), ("audit",), "These keys describe the [audit store](../guides/operations.md#audit)."),
-    Section("plugins", ("plugins",), ("plugins",), "These keys have the settings of [plugins](../guides/plugins.md)."),
+    Section("streams", ("streams",), "These keys limit how much text streams may hold back in each worker."),
+    Section("audit", ("audit",), "These keys describe the [audit store](../guides/operations.md#audit)."),
+    Section("plugins", ("plugins",), "These keys have the settings of [plugins](../guides/plugins.md)."),
 )
-
-
 LINKED = ("on_error", "on_skip", "gate")
 """Settings with a table of their own."""
+_BESIDE_SETTINGS = ("routes", "tenants")
+"""Sections with keys beside the settings, which have a table of their own."""
 
 SWITCH = {True: "on", False: "off"}
 
@@ -198,7 +156,7 @@ def block_at(place: tuple[str, ...]) -> Mapping[str, Any]:
 
 def properties(section: Section) -> dict[str, dict[str, Any]]:
     """The keys that the section's table shows, with their schemas."""
-    others = block_at(section.without)["properties"] if section.without else {}
+    others = block_at(("defaults",))["properties"] if section.heading in _BESIDE_SETTINGS else {}
     return {key: value for key, value in block_at(section.place)["properties"].items() if key not in others}
 
 
@@ -241,18 +199,25 @@ def _section(section: Section) -> str:
             example,
         )
         for key, value in properties(section).items()
-        for example in [_example(section.path, section.heading, key)]
+        for example in [_example(_keys_around(section), section.heading, key)]
     ]
     titles = ("key", "type", "default", "what it does", "example")
     return f"## {section.heading}\n\n{section.introduction}\n\n" + table(titles, rows)
 
 
-def _example(path: tuple[str, ...], heading: str, key: str) -> str:
-    """The example on one line, inside the keys around it unless these are settings."""
+def _keys_around(section: Section) -> tuple[str, ...]:
+    """The keys around the examples of a section; none are shown for settings and for entries beside them."""
+    if section.heading in ("Settings", *_BESIDE_SETTINGS):
+        return ()
+    return ("objectives", "NAME") if section.heading == "objectives" else section.place[-1:]
+
+
+def _example(keys_around: tuple[str, ...], heading: str, key: str) -> str:
+    """The example on one line, inside the keys around it."""
     value: Any = {key: examples()[heading][key]}
     if heading == "gate":
         return code(f"gate: {{{key}: {SWITCH[value[key]]}}}")
-    for name in reversed(path if path[:1] not in (("settings",), ("routes",), ("tenants",)) else ()):
+    for name in reversed(keys_around):
         value = {name: value}
     line = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False, allow_unicode=True).strip()
     return code(line.removeprefix("{").removesuffix("}"))
