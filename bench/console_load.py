@@ -32,6 +32,7 @@ from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.types import Correction, Exchange, Objective, Outcome, Policy, SegmentScore, Status, Turn
 from bench import gateway
 from bench.gateway import MeasuringClient
+from bench.latency import GUARDRAIL
 from bench.load_generator import draw_times, drive
 from demo.processes import free_port, run_process, wait_for
 
@@ -168,13 +169,8 @@ def time_queue(folder: Path, count: int = WAITING) -> dict[str, Any]:
     _fill(audit, count)
     litellm = folder / "litellm.yaml"
     key = "sk-bench-9Qm2Vx7LtB4wZkR8"
-    guardrail = {
-        "guardrail_name": "aligner",
-        "litellm_params": {"guardrail": "aligner_proxy.guardrail.AlignerGuardrail"},
-    }
-    litellm.write_text(
-        json.dumps({"guardrails": [guardrail], "general_settings": {"master_key": key}, "model_list": []})
-    )
+    settings = {"guardrails": [GUARDRAIL], "general_settings": {"master_key": key}, "model_list": []}
+    litellm.write_text(json.dumps(settings))
     (folder / "policies.yaml").write_text(json.dumps({"routes": [], "audit": {"enabled": True, "file": str(audit)}}))
     port = free_port()
     command = ["aligner_proxy", "console", "--config", str(litellm), "--port", str(port)]

@@ -25,7 +25,7 @@ from typing import Any
 
 import httpx
 
-from bench.texts import LONG
+from bench.texts import LONG, repeat_text
 
 KEY = "ALIGNER_BENCH_KEY"
 """Environment variable with the clients' key."""
@@ -40,6 +40,8 @@ _TIMEOUT_S = 600.0
 _FIRST_S = 60.0
 """Longest wait for the first event of a stream without other requests."""
 _DONE = b"data: [DONE]"
+_PAGES = "\n\n".join(answer for _, answer in LONG)
+"""Ordinary text, which is repeated in long questions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Attack:
         """The request's body; the number makes every answer different."""
         messages = [{"role": "user", "content": f"{self.question} {self.name} {number}"}]
         if self.filler:
-            messages.insert(0, {"role": "user", "content": make_pages(self.filler)})
+            messages.insert(0, {"role": "user", "content": repeat_text(_PAGES, self.filler)})
         return {"model": self.model, "messages": messages, "stream": self.stream, **self.more}
 
 
@@ -79,12 +81,6 @@ ATTACKS = (
     Attack("huge_slow", f"insulting {_HUGE}", reads="slow"),
     Attack("huge_leaves", f"insulting {_HUGE}", RELEASED, reads="leaves"),
 )
-
-
-def make_pages(chars: int) -> str:
-    """Ordinary text of this many characters."""
-    text = "\n\n".join(answer for _, answer in LONG)
-    return (text * (chars // len(text) + 1))[:chars]
 
 
 @dataclass(slots=True)

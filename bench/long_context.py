@@ -25,7 +25,7 @@ from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.policy import config
 from aligner_proxy.types import Correction, Turn
-from bench.texts import DEFECT, LONG, OBJECTIVES, QUESTIONS, add_insult
+from bench.texts import DEFECT, LONG, OBJECTIVES, QUESTIONS, add_insult, repeat_text
 
 SIZES = (512, 2048, 8192, 32_768, 131_072)
 """Tokens of the pages before a question, at four characters each."""
@@ -67,14 +67,9 @@ def make_cases(tokens: int, answers: int) -> list[LongCase]:
     for number in range(answers):
         rng = random.Random(f"{tokens} {number}")
         question, answer = pairs[number % len(pairs)]
-        text = _make_filler(rng.sample(pages, len(pages)), tokens * _CHARS_PER_TOKEN)
+        text = repeat_text("\n\n".join(rng.sample(pages, len(pages))), tokens * _CHARS_PER_TOKEN)
         cases.append(LongCase(f"{tokens}/{number}", f"{text}\n\n{question}" if text else question, add_insult(answer)))
     return cases
-
-
-def _make_filler(pages: list[str], chars: int) -> str:
-    text = "\n\n".join(pages)
-    return (text * (chars // len(text) + 1))[:chars]
 
 
 def run(model: str, answers: int, sizes: tuple[int, ...] = SIZES) -> dict[str, Any]:

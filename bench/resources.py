@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -43,6 +44,29 @@ class ResourceCount:
     blocks: int | None
     sequences: int | None
     worker_mb: float = 0.0
+
+
+class ResourceSampler:
+    """Counts the resources of the gateway whose `serve` has this process id and whose files are in `folder`."""
+
+    def __init__(self, serve: int, folder: Path) -> None:
+        self._serve = serve
+        self._folder = folder
+        self._socket = folder / "home" / "run" / "engine.sock"
+        self.began = time.monotonic()
+        """The time from which samples count."""
+        self.counts: list[ResourceCount] = []
+
+    async def take(self) -> ResourceCount:
+        """Take one sample."""
+        at = round(time.monotonic() - self.began, 1)
+        return await asyncio.to_thread(count, self._serve, self._socket, self._folder, at)
+
+    async def collect(self) -> None:
+        """Add a sample to `counts` every second, until cancelled."""
+        while True:
+            self.counts.append(await self.take())
+            await asyncio.sleep(1.0)
 
 
 def list_processes(serve: int) -> tuple[list[psutil.Process], list[psutil.Process]]:

@@ -23,7 +23,7 @@ from bench import gateway, soak
 from bench.gateway import MeasuringClient
 from bench.hostile import ATTACKS, Attack, Crowd
 from bench.load_generator import saturate
-from bench.resources import ResourceCount, count, count_descriptors
+from bench.resources import ResourceCount, ResourceSampler, count_descriptors
 
 MAX_MB = 128
 STREAM_MB = 8
@@ -63,11 +63,10 @@ class Siege:
         self.running = running
         self.seconds = minutes * 60
         self.clients = clients
-        self.counts: list[ResourceCount] = []
+        self.sampler = ResourceSampler(running.serve.pid, running.folder)
         self.held_mb: list[float] = []
         self.liveness: list[float] = []
-        self._shed_error = 0.0
-        self._began = time.monotonic()
+        self._shed_count = 0.0
         self._http = httpx.AsyncClient(
             base_url=running.address, timeout=60, trust_env=False, headers={"authorization": f"Bearer {running.key}"}
         )
@@ -79,8 +78,8 @@ class Siege:
         await client.http.aclose()
         before = await self._count_idle_resources()
         descriptors_before = count_descriptors(self.running.serve.pid)
-        self._began = time.monotonic()
-        looking = asyncio.gather(self._read_metrics(), self._probe())
+        self.sampler.began = time.monotonic()
+        looking = asyncio.gather(self.sampler.collect(), self._probe())
         crowd = Crowd(self.running.address, self.running.key)
         clients = await crowd.run_mixed(self.clients, self.seconds, ATTACKS_OF_SOAK)
         await crowd.http.aclose()
@@ -88,33 +87,27 @@ class Siege:
         await asyncio.gather(looking, return_exceptions=True)
         after = await self._count_idle_resources()
         freed_s = await self._wait_until_freed()
-        at_last = await self._count_resources()
+        at_last = await self.sampler.take()
         after = replace(after, blocks=at_last.blocks, sequences=at_last.sequences)
         with contextlib.suppress(httpx.HTTPError):
             await self._read_metrics()
         await self._http.aclose()
         return {
-            **summarise(self.counts, before, after, self.held_mb),
+            **summarise(self.sampler.counts, before, after, self.held_mb),
             "seconds": self.seconds,
             "hostile": self.clients,
             "refused": count_refused(clients),
-            "shed": self._shed_error,
+            "shed": self._shed_count,
             "freed_s": freed_s,
             "liveness_p99_s": self._p99(),
             "descriptors": {"before": descriptors_before, "after": count_descriptors(self.running.serve.pid)},
             "clients": clients,
-            "counts": [asdict(one) for one in self.counts],
+            "counts": [asdict(one) for one in self.sampler.counts],
         }
 
     def _p99(self) -> float | None:
         waits = sorted(self.liveness)
         return round(waits[int(len(waits) * 0.99)], 3) if waits else None
-
-    async def _look(self) -> None:
-        """Sample the resources once a second."""
-        while True:
-            self.counts.append(await self._count_resources())
-            await asyncio.sleep(_LOOK_S)
 
     async def _probe(self) -> None:
         """Request liveness and metrics in a loop, waiting for each answer."""
@@ -129,19 +122,13 @@ class Siege:
     async def _read_metrics(self) -> None:
         page = (await self._http.get("/metrics/")).text
         self.held_mb += [float(value) / 2**20 for value in _HELD.findall(page)]
-        self._shed_error = sum(map(float, _SHED.findall(page)))
-
-    async def _count_resources(self) -> ResourceCount:
-        at = round(time.monotonic() - self._began, 1)
-        folder = self.running.folder
-        socket = folder / "home" / "run" / "engine.sock"
-        return await asyncio.to_thread(count, self.running.serve.pid, socket, folder, at)
+        self._shed_count = sum(map(float, _SHED.findall(page)))
 
     async def _wait_until_freed(self) -> float:
         """Seconds until the engine holds nothing; it keeps the sessions of a process that ended for a while."""
         began = time.monotonic()
         for _ in range(int(sessions.IDLE_S / _LOOK_S)):
-            if not (await self._count_resources()).sequences:
+            if not (await self.sampler.take()).sequences:
                 break
             await asyncio.sleep(_LOOK_S)
         return round(time.monotonic() - began, 1)
@@ -152,7 +139,7 @@ class Siege:
         with contextlib.suppress(httpx.HTTPError):
             await self._http.post("/v1/chat/completions", json=_LAST.body(0))
         await asyncio.sleep(_LOOK_S)
-        return await self._count_resources()
+        return await self.sampler.take()
 
 
 def count_refused(clients: dict[str, Any]) -> int:

@@ -31,7 +31,7 @@ from typing import Any
 from bench import gateway
 from bench.gateway import MeasuringClient, RequestResult
 from bench.load_generator import draw_times, drive, saturate
-from bench.resources import TASKS_IN, ResourceCount, count, count_descriptors, list_processes
+from bench.resources import TASKS_IN, ResourceCount, ResourceSampler, count_descriptors, list_processes
 
 GROWTH = 1.05
 """Largest allowed ratio of a process's memory in the last quarter to that in the second quarter."""
@@ -69,8 +69,7 @@ class Soak:
         self.seconds = minutes * 60
         self.client = MeasuringClient(running)
         self.draw = random.Random(1)
-        self.began = time.monotonic()
-        self.counts: list[ResourceCount] = []
+        self.sampler = ResourceSampler(running.serve.pid, running.folder)
         self.outcomes: Counter[str] = Counter()
         self.caused: Counter[str] = Counter()
         self._number = 0
@@ -81,9 +80,9 @@ class Soak:
         most = await saturate(self.ask, 16, min(60.0, self.seconds / 6), lambda result: result.done)
         before = await self.count_idle_resources()
         descriptors_before = count_descriptors(self.running.serve.pid)
-        self.began = time.monotonic()
+        self.sampler.began = time.monotonic()
         self.outcomes.clear()
-        looking = asyncio.create_task(self.sample_resources())
+        looking = asyncio.create_task(self.sampler.collect())
         hurting = [asyncio.create_task(self.repeat_fault(*fault)) for fault in self.faults()]
         await drive(self.ask_any, draw_times(most / 2, self.seconds, seed=2))
         for task in (*hurting, looking):
@@ -102,8 +101,8 @@ class Soak:
             "after": asdict(after),
             "descriptors": {"before": descriptors_before, "after": descriptors_after},
             "audit_entries": entry_count,
-            "wrong": list_faults(self.counts, before, after) + list_losses(self.outcomes, entry_count),
-            "counts": [asdict(one) for one in self.counts],
+            "wrong": list_faults(self.sampler.counts, before, after) + list_losses(self.outcomes, entry_count),
+            "counts": [asdict(one) for one in self.sampler.counts],
         }
 
     def faults(self) -> list[tuple[str, float, Callable[[], Awaitable[None]]]]:
@@ -127,24 +126,12 @@ class Soak:
             if cause == self.kill:
                 return
 
-    async def sample_resources(self) -> None:
-        """Sample the resources once a second."""
-        while True:
-            self.counts.append(await self.count_resources())
-            await asyncio.sleep(_LOOK_S)
-
-    async def count_resources(self) -> ResourceCount:
-        """Take one sample."""
-        at = time.monotonic() - self.began
-        folder = self.running.folder
-        return await asyncio.to_thread(count, self.running.serve.pid, self.socket, folder, round(at, 1))
-
     async def count_idle_resources(self) -> ResourceCount:
         """Resources held without requests; opens a new client afterwards."""
         await self.client.http.aclose()
         self.client = MeasuringClient(self.running)
         await asyncio.sleep(QUIET_S)
-        return await self.count_resources()
+        return await self.sampler.take()
 
     async def ask(self, _: int = 0) -> RequestResult:
         """Request one whole answer; one in four has a defect."""
@@ -167,11 +154,6 @@ class Soak:
         result = await asking
         cut = "" if result.whole else " (by its upstream)" if word == "dies" else CUT_OFF
         self.outcomes[f"{result.code} {result.status} {result.reason or ''}{cut}".rstrip()] += 1
-
-    @property
-    def socket(self) -> Path:
-        """The engine's socket."""
-        return self.running.folder / "home" / "run" / "engine.sock"
 
     def find_engine_pid(self) -> int | None:
         """The engine's process id; None if there is none."""

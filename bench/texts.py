@@ -100,6 +100,11 @@ def add_insult(answer: str, insult: str = DEFECT.strip()) -> str:
     return f"{first}. {insult} {rest}" if rest else f"{insult} {answer}"
 
 
+def repeat_text(text: str, chars: int) -> str:
+    """So many characters of a text that is repeated without end."""
+    return (text * (chars // len(text) + 1))[:chars]
+
+
 def answers() -> list[tuple[str, str]]:
     """(question, answer) pairs: every answer as it should be, and with a defect after its second sentence."""
     pairs = []

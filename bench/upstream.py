@@ -21,14 +21,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from bench.texts import DEFECT, LONG
+from bench.texts import DEFECT, LONG, repeat_text
 
 CHUNK_CHARS = 24
 CHUNK_S = 0.03
 _HEAD = {"id": "chatcmpl-1", "created": 1700000000, "model": "up"}
 _USAGE = {"prompt_tokens": 20, "completion_tokens": 220, "total_tokens": 240}
-
-
 _QUOTED_CHARS = 200
 _HIDDEN = "\u200b"
 _TWINS = str.maketrans("aeopcxy", "\u0430\u0435\u043e\u0440\u0441\u0445\u0443")
@@ -45,10 +43,6 @@ def answer(question: str) -> str:
     return LONG_ANSWERS[word](whole, chars) if chars else whole
 
 
-def _repeat_text(text: str, chars: int) -> str:
-    return (text * (chars // len(text) + 1))[:chars]
-
-
 def _nest_text(text: str, chars: int) -> str:
     """JSON that consists mostly of nesting."""
     depth = max(0, chars - len(text)) // len(_LEVEL + "}")
@@ -59,14 +53,14 @@ def _disguise_text(text: str, chars: int) -> str:
     """Letters of other alphabets, mixed with invisible characters and marks."""
     hidden = _HIDDEN.join(text.translate(_TWINS))
     spaced = " ".join(text[: len(text) // 2])
-    return _repeat_text(f"{hidden}\n\n{spaced}. {text.replace('o', '0').replace('e', '3')}\n\n", chars)
+    return repeat_text(f"{hidden}\n\n{spaced}. {text.replace('o', '0').replace('e', '3')}\n\n", chars)
 
 
 LONG_ANSWERS: dict[str, Callable[[str, int], str]] = {
-    "long": lambda text, chars: _repeat_text(f"{text}\n\n", chars),
-    "insulting": lambda text, chars: _repeat_text(f"{text}\n\n", chars),
-    "line": lambda text, chars: _repeat_text(f"{text} ".replace("\n\n", " "), chars),
-    "unbroken": lambda text, chars: _repeat_text("".join(filter(str.isalnum, text)), chars),
+    "long": lambda text, chars: repeat_text(f"{text}\n\n", chars),
+    "insulting": lambda text, chars: repeat_text(f"{text}\n\n", chars),
+    "line": lambda text, chars: repeat_text(f"{text} ".replace("\n\n", " "), chars),
+    "unbroken": lambda text, chars: repeat_text("".join(filter(str.isalnum, text)), chars),
     "deep": _nest_text,
     "disguised": _disguise_text,
 }
