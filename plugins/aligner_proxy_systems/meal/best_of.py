@@ -19,6 +19,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from aligner_proxy.concurrency import end_tasks
 from aligner_proxy.errors import CorrectionError
 from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.plugins.api import Corrected, Extension, Inner, PolicyKey
@@ -136,7 +137,7 @@ async def _choose_cheapest(
     try:
         scorings += await asyncio.gather(*tasks)
     finally:
-        await _cancel(tasks)
+        await end_tasks(*tasks)
     segments_by_text = {
         candidate: scoring.correction.segments for candidate, scoring in zip(candidates, scorings, strict=True)
     }
@@ -166,19 +167,13 @@ async def _await_drafts(corrections: Sequence[Coroutine[Any, Any, Corrected]], d
             newly_done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             done |= newly_done
     finally:
-        await _cancel(tasks)
+        await end_tasks(*tasks)
     drafts = [task.result() for task in tasks if _has_succeeded(task)]
     return drafts or [tasks[0].result()]  # `result` raises the error of this draft
 
 
 def _has_succeeded(task: asyncio.Future[Corrected]) -> bool:
     return task.done() and not task.cancelled() and task.exception() is None
-
-
-async def _cancel(tasks: Sequence[asyncio.Future[Corrected]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _compute_probability(segment: SegmentScore) -> float:

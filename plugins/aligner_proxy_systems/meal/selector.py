@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from aligner_proxy.errors import StatesUnavailable
 from aligner_proxy.plugins.api import Extension, SelectorForm, TextEncoder
 from aligner_proxy.policy.request_facts import RequestFacts
-from aligner_proxy.types import Objective, Outcome, Policy, Turn
+from aligner_proxy.types import Outcome, Policy, Turn
 
 if TYPE_CHECKING:
     from aligner_proxy_systems.meal.net import Row, WeightNet
@@ -221,7 +221,10 @@ def choose_objectives(policy: Policy, weights: Sequence[float], reason: str | No
     named_weights = tuple((objective.name, final_weights[objective.name]) for objective in objectives)
     if options.words:
         count = len(objectives)
-        objectives = [_state_weight(objective, final_weights[objective.name] * count) for objective in objectives]
+        objectives = [
+            replace(objective, text=add_weight_words(objective.text, final_weights[objective.name] * count))
+            for objective in objectives
+        ]
     new_policy = replace(policy, objectives=tuple(objectives))
     return new_policy.with_extension(WEIGHED, ObjectiveWeights(named_weights, reason))
 
@@ -265,10 +268,6 @@ def _scale_weights(weights: Mapping[str, float], total: float) -> dict[str, floa
     if not old_total:
         return dict.fromkeys(weights, total * (1.0 / len(weights))) if weights else {}
     return {name: total * (weight / old_total) for name, weight in weights.items()}
-
-
-def _state_weight(objective: Objective, share: float) -> Objective:
-    return replace(objective, text=add_weight_words(objective.text, share))
 
 
 def _make_row(states: Sequence[float]) -> Row:

@@ -10,9 +10,9 @@ from aligner_proxy_systems.self_refine.corrector import SelfRefine, SelfRefineSe
 
 def _make(settings: SelfRefineSettings) -> Corrector:
     # imported here, so that LiteLLM is loaded only if this corrector is used
-    from aligner_proxy_systems.self_refine.litellm_group import make_proxy_group
+    from aligner_proxy_systems.self_refine.litellm_group import ChatGroup
 
-    return SelfRefine(settings, make_proxy_group(settings.model))
+    return SelfRefine(settings, ChatGroup(settings.model))
 
 
 @hookimpl

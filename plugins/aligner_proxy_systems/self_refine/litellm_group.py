@@ -17,11 +17,11 @@ from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineUnavailabl
 
 
 class ChatGroup:
-    """A model group of LiteLLM as a `ChatModel`. The router is fetched for every call by `get_router`, because LiteLLM
-    replaces it when its models change.
+    """A model group of LiteLLM as a `ChatModel`, by default one of the proxy in this process. The router is fetched for
+    every call by `get_router`, because LiteLLM replaces it when its models change.
     """
 
-    def __init__(self, group: str, get_router: Routers) -> None:
+    def __init__(self, group: str, get_router: Routers = proxy_router) -> None:
         self._group = group
         self._get_router = get_router
 
@@ -47,8 +47,3 @@ class ChatGroup:
         if not router.get_model_list(model_name=self._group):
             raise EngineFault("LiteLLM has no such model group; check the corrector's model against the model_list")
         return router
-
-
-def make_proxy_group(group: str) -> ChatGroup:
-    """Return a model group of the proxy that runs in this process."""
-    return ChatGroup(group, proxy_router)

@@ -23,19 +23,12 @@ def revision_prompt(query: str, before: str, sentence: str, *, gemma: bool) -> P
     wrapped in a turn of Gemma's chat template.
     """
     head_template, tail = STREAM_ALIGNER.split("{last}")
-    head = _fill_template(head_template, prompt=_escape_marks(query), prefix=_escape_marks(before))
+    head = head_template.format(prompt=_escape_marks(query), prefix=_escape_marks(before))
     turn_start, turn_end = _GEMMA.split("{input}") if gemma else ("", "")
     escaped_sentence = _escape_marks(sentence)
     start = len(turn_start) + len(head)
     text = turn_start + head + escaped_sentence + tail + turn_end
     return Prompt(text, start=start, end=start + len(escaped_sentence), original=sentence)
-
-
-def _fill_template(template: str, prompt: str, prefix: str) -> str:
-    """Fill both fields of a template at once, so that a placeholder inside a filled-in text is not filled."""
-    text_before, rest = template.split("{prompt}")
-    text_between, text_after = rest.split("{prefix}")
-    return text_before + prompt + text_between + prefix + text_after
 
 
 def _escape_marks(text: str) -> str:

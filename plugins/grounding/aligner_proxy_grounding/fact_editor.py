@@ -6,12 +6,11 @@ cannot be called, the comparison of words decides alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from aligner_proxy.correctors import editor_prompt
-from aligner_proxy.correctors.editor_prompt import Passage
 from aligner_proxy.plugins.stage import PolicyEditor
-from aligner_proxy.text.structure import Segment, split
+from aligner_proxy.text.structure import split
 from aligner_proxy.types import EditorUse, Turn
 from aligner_proxy_grounding.quoting import mark_passages, quote_references
 from aligner_proxy_grounding.references import Reference
@@ -47,8 +46,11 @@ class FactEditor:
         """
         segments = split(text)
         passages = mark_passages(segments, {fact.start for fact in unsettled_facts})
+        material = editor_prompt.Material(self._turns, segments, passages)
+        sources = {fact.source for fact in unsettled_facts}
+        content = {"references": quote_references(references, sources), **material.as_json()}
         texts_by_index, use = await self._editor.ask(
-            messages(self._turns, segments, passages, references, unsettled_facts),
+            material.make_messages(INSTRUCTION, content),
             lambda reply: editor_prompt.read_replacements(reply, passages),
             max_tokens=editor_prompt.limit_reply_tokens(passages),
             response_format=editor_prompt.REPLY_SCHEMA,
@@ -61,20 +63,3 @@ class FactEditor:
             segments[index].start: leads[index] + new_text for index, new_text in texts_by_index.items() if new_text
         }
         return sentences, use
-
-
-def messages(
-    turns: Sequence[Turn],
-    segments: Sequence[Segment],
-    passages: Sequence[Passage],
-    references: Sequence[Reference],
-    unsettled_facts: Iterable[UnsettledFact],
-) -> list[dict[str, str]]:
-    """Make the chat messages for the editor: the instruction, then one JSON object with everything that it has to read.
-
-    The object has the references, the conversation, and the answer with its passages marked.
-    """
-    material = editor_prompt.Material(turns, segments, passages)
-    sources = {fact.source for fact in unsettled_facts}
-    content = {"references": quote_references(references, sources), **material.as_json()}
-    return material.make_messages(INSTRUCTION, content)

@@ -70,12 +70,8 @@ def rewrite_fact(old: Fact, new: Fact, text: str) -> Rewriting | None:
 def _rewrite_by_kind(old: Fact, new: Fact, text: str) -> Rewriting | None:
     """Return the change of `rewrite_fact`, which does not include the article before the fact yet."""
     match old.kind:
-        case FactKind.WEB | FactKind.MAIL | FactKind.PHONE | FactKind.NAME | FactKind.ADDRESS | FactKind.VERSION:
-            replacement: str | None = new.text
-        case FactKind.SIZE:
-            replacement = new.text
         case FactKind.LABEL:
-            replacement = _rewrite_label(old, new)
+            replacement: str | None = _rewrite_label(old, new)
         case FactKind.TIME:
             replacement = _rewrite_time(old, new)
         case FactKind.DATE:
@@ -84,8 +80,10 @@ def _rewrite_by_kind(old: Fact, new: Fact, text: str) -> Rewriting | None:
             replacement = _rewrite_weekday(old, new)
         case FactKind.DURATION:
             return _rewrite_duration(old, new, text)
-        case _:
+        case FactKind.MONEY | FactKind.PERCENT | FactKind.AMOUNT | FactKind.AGE | FactKind.COUNT:
             return _rewrite_quantity(old, new, text)
+        case _:
+            replacement = new.text
     return None if replacement is None else Rewriting(old.start, old.end, replacement)
 
 
@@ -126,18 +124,15 @@ def _rewrite_quantity(old: Fact, new: Fact, text: str) -> Rewriting | None:
         return None
     new_number = format_number(value_in_old_unit, text[start:end], _number_of(new), money=is_money and scale == 1)
     new_unit: str | None = ""
-    if old.kind in (FactKind.COUNT, FactKind.AMOUNT) or scale > 1 or _has_named_unit(old, text):
+    # of money, the unit is a word in "12 euros" and none in "12 €"
+    has_named_unit = text[end : old.end].strip().isalpha()
+    if old.kind in (FactKind.COUNT, FactKind.AMOUNT) or scale > 1 or has_named_unit:
         new_unit = _unit_in_number(old, new, text)
     if new_unit is None:
         return None
     if new_unit:
         return Rewriting(start, old.end, new_number + new_unit)
     return Rewriting(start, end, new_number)
-
-
-def _has_named_unit(fact: Fact, text: str) -> bool:
-    """Whether the unit of an amount is a word after the number: "12 euros"."""
-    return fact.number is not None and text[fact.number[1] : fact.end].strip().isalpha()
 
 
 def _number_of(fact: Fact) -> str:

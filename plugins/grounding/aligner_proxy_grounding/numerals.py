@@ -129,11 +129,7 @@ def _with_groups(whole_digits: str, like: str, other: str) -> str:
     grouped = _GROUPED.match(like) or _GROUPED.match(other)
     if grouped is None or len(whole_digits) <= len("999"):
         return whole_digits
-    separator = grouped.group(1)
-    first_length = len(whole_digits) % 3
-    groups = [whole_digits[:first_length]] if first_length else []
-    groups += [whole_digits[start : start + 3] for start in range(first_length, len(whole_digits), 3)]
-    return separator.join(groups)
+    return f"{int(whole_digits):,}".replace(",", grouped.group(1))
 
 
 def ordinal_value(text: str) -> str:

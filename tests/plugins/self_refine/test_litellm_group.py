@@ -19,7 +19,7 @@ from aligner_proxy.errors import (
     EngineUnavailable,
     InvalidOutput,
 )
-from aligner_proxy_systems.self_refine.litellm_group import ChatGroup, make_proxy_group
+from aligner_proxy_systems.self_refine.litellm_group import ChatGroup
 
 
 def group(**params: Any) -> ChatGroup:
@@ -45,7 +45,7 @@ async def test_nobody_there_is_an_engine_that_is_away() -> None:
     with pytest.raises(EngineUnavailable):
         await ask(group(api_base="http://127.0.0.1:9/v1"))
     with pytest.raises(EngineUnavailable):
-        await ask(make_proxy_group("refiner"))
+        await ask(ChatGroup("refiner"))
 
 
 async def test_a_group_that_the_litellm_file_does_not_have_is_a_fault() -> None:
