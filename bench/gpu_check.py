@@ -58,7 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     rows = [check(shape, options) for shape in options.shapes]
-    text = render_section(rows, _device_name(options.device), options)
+    device = torch.cuda.get_device_name(options.device) if options.device.startswith("cuda") else options.device
+    text = render_section(rows, device, options)
     if not options.rehearse:
         write(options.docs, text)
     sys.stdout.write(text)
@@ -72,10 +73,11 @@ def check(shape: str, options: argparse.Namespace) -> dict[str, Any]:
     _reset_memory()
     model = shapes.make_model(shape, options.device, torch.bfloat16, four_bits=True)
     _reset_memory()
-    weights = _allocated_gb()
+    weights = torch.cuda.memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
     runner = shapes.make_runner(model, options.sequences * (options.tokens + BLOCK))
     cache_fill.fill(runner, options.sequences, options.tokens)
-    row = {"shape": shape, "equal": equal, "cases": options.cases, "weights_gb": weights, "peak_gb": _peak_gb()}
+    peak = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
+    row = {"shape": shape, "equal": equal, "cases": options.cases, "weights_gb": weights, "peak_gb": peak}
     runner.costs = load_or_measure_costs(runner, Path("/dev/null/not-kept"))
     row |= {"rates": {rate: measure_speed(runner, model, rate, options) for rate in RATES}}
     del model, runner
@@ -149,22 +151,10 @@ def write(docs: Path, text: str) -> None:
     docs.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
 
 
-def _device_name(device: str) -> str:
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-
-
 def _reset_memory() -> None:
     free_memory()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-
-
-def _allocated_gb() -> float:
-    return torch.cuda.memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
-
-
-def _peak_gb() -> float:
-    return torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def list_peers(
 ) -> list[Peer]:
     """All peers, in the order of their cost; without `compiled` nothing is compiled."""
     return [
-        make_plain_peer(model, prompt, tokens, device),
+        Peer("generate", _do_nothing, partial(_generate, model, prompt, tokens, device)),  # eager, with a dynamic cache
         make_lookup_peer(model, prompt, tokens, device),
         make_batching_peer(model, prompt, tokens, device, prompts=prompts),
         make_decoder_peer(model, prompt, tokens, device, compiled=compiled),
@@ -90,11 +90,6 @@ def _measure(peer: Peer, rounds: int, most_setup: float, row: dict[str, Any]) ->
     done = [time_work(peer.write) for _ in range(rounds)]
     row["seconds"] = statistics.median(seconds for seconds, _ in done)
     row["tokens"] = done[-1][1]
-
-
-def make_plain_peer(model: Any, prompt: Sequence[int], tokens: int, device: str) -> Peer:
-    """`generate` as it comes: eager, with a dynamic cache."""
-    return Peer("generate", _do_nothing, partial(_generate, model, prompt, tokens, device))
 
 
 def make_lookup_peer(

@@ -108,7 +108,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         shared = _start_servers(stack, folder)
         kinds = [*_PROCESSES * list(KINDS), _PAIRED]
-        *proxies, one = _await_proxies([_start_proxy(stack, folder, kind, *shared) for kind in kinds])
+        # all of them start at the same time
+        started = [_start_proxy(stack, folder, kind, *shared) for kind in kinds]
+        for _, wait_until_ready in started:
+            wait_until_ready()
+        *proxies, one = [proxy for proxy, _ in started]
         numbers = itertools.count(1)
         counts = {1: requests, 8: requests // 2}
         rows = [
@@ -220,13 +224,6 @@ def _start_servers(stack: ExitStack, folder: Path) -> tuple[int, str, dict[str, 
     routes = [{"match": {"model": "plain"}, "mode": "off"}, {"match": {}, "objectives": ["harmless"]}]
     (folder / "policies.yaml").write_text(yaml.safe_dump({"routes": routes}))
     return up, key, env
-
-
-def _await_proxies(started: Sequence[tuple[Proxy, Callable[[], None]]]) -> list[Proxy]:
-    """Wait until all proxies, which start at the same time, are ready."""
-    for _, ready in started:
-        ready()
-    return [proxy for proxy, _ in started]
 
 
 def _start_proxy(

@@ -94,15 +94,12 @@ async def measure_hit_rate(caches: Sequence[CorrectionCache], stream: Sequence[E
     """The share of a stream for which the engine was not called; the gateways take turns."""
     calls = 0
 
-    async def align_slowly(engine: ScriptedEngine, request: AlignRequest) -> Correction:
-        nonlocal calls
-        calls += 1
-        await asyncio.sleep(_ENGINE_S)
-        return await ScriptedEngine.align(engine, request)
-
     class SlowEngine(ScriptedEngine):
         async def align(self, request: AlignRequest) -> Correction:
-            return await align_slowly(self, request)
+            nonlocal calls
+            calls += 1
+            await asyncio.sleep(_ENGINE_S)
+            return await super().align(request)
 
     def remove_insult(request: AlignRequest) -> Correction:
         return Correction(request.answer.replace("You fool. ", ""))

@@ -92,6 +92,7 @@ class Siege:
         with contextlib.suppress(httpx.HTTPError):
             await self._read_metrics()
         await self._http.aclose()
+        waits = sorted(self.liveness)
         return {
             **summarise(self.sampler.counts, before, after, self.held_mb),
             "seconds": self.seconds,
@@ -99,15 +100,11 @@ class Siege:
             "refused": count_refused(clients),
             "shed": self._shed_count,
             "freed_s": freed_s,
-            "liveness_p99_s": self._p99(),
+            "liveness_p99_s": round(waits[int(len(waits) * 0.99)], 3) if waits else None,
             "descriptors": {"before": descriptors_before, "after": count_descriptors(self.running.serve.pid)},
             "clients": clients,
             "counts": [asdict(one) for one in self.sampler.counts],
         }
-
-    def _p99(self) -> float | None:
-        waits = sorted(self.liveness)
-        return round(waits[int(len(waits) * 0.99)], 3) if waits else None
 
     async def _probe(self) -> None:
         """Request liveness and metrics in a loop, waiting for each answer."""

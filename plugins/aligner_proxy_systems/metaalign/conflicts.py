@@ -146,7 +146,8 @@ def resolve_conflicts(
         if source is PreferenceSource.SYSTEM:
             # a system prompt's free text only serves to find contradictions; it never becomes an objective
             higher_texts = [*higher_texts, parsed.words]
-        elif _is_acceptable(parsed.words, higher_texts):
+        # a free text must say something, and must not be about rules
+        elif parsed.words and not _ABOUT_RULES.search(parsed.words) and not _contradicts(parsed.words, higher_texts):
             free_texts.append((source, parsed.words))
     return ResolvedPreferences(tuple(preference_by_kind.values()), tuple(free_texts))
 
@@ -171,12 +172,7 @@ def _must_yield(
     return any(subject.search(text) for text in operator_texts)
 
 
-def _is_acceptable(free_text: str, higher_texts: Iterable[str]) -> bool:
-    """Whether a free text says something, and neither mentions rules nor contradicts a text of a higher tier."""
-    return bool(free_text) and not _ABOUT_RULES.search(free_text) and not _contradicts_higher(free_text, higher_texts)
-
-
-def _contradicts_higher(free_text: str, higher_texts: Iterable[str]) -> bool:
+def _contradicts(free_text: str, higher_texts: Iterable[str]) -> bool:
     """Whether a free text asks for the opposite of a text of a higher tier."""
     for higher_text in higher_texts:
         for first, second in _OPPOSITE_WORDS:

@@ -197,10 +197,7 @@ class _HeadExchange:
     async def _read_entry(self, name: str) -> bytes | None:
         """The verified content of the entry `name`; None if there is no valid one. An invalid entry is deleted."""
 
-        async def read_range(redis: Redis) -> Any:
-            return await redis.getrange(name, 0, _MAX_ENTRY_BYTES)
-
-        entry = await self.server.ask(read_range)
+        entry: Any = await self.server.ask(lambda redis: redis.getrange(name, 0, _MAX_ENTRY_BYTES))
         if not entry:
             return None
         try:

@@ -153,8 +153,10 @@ def _same_duration(one: Fact, other: Fact) -> bool:
     """Whether two durations in different units may be equally long."""
     if _is_in_other_days(one, other) or _is_in_other_days(other, one):
         return False
-    is_near = one.approximate and _is_near(seconds(one), seconds(other))
-    return is_near or _overlap(_length_limits(one), _length_limits(other))
+    shortest, longest = _length_limits(one)
+    other_shortest, other_longest = _length_limits(other)
+    is_near = one.approximate and _is_near(shortest, other_shortest)
+    return is_near or (shortest <= other_longest and other_shortest <= longest)
 
 
 def _is_in_other_days(calendar: Fact, business: Fact) -> bool:
@@ -169,11 +171,6 @@ def _length_limits(duration: Fact) -> tuple[Decimal, Decimal]:
     shortest_unit, longest_unit, extra_seconds = _SECONDS_OF_UNIT[duration.unit]
     assert isinstance(duration.value, Decimal)
     return duration.value * shortest_unit, duration.value * longest_unit + extra_seconds
-
-
-def _overlap(one: tuple[Decimal, Decimal], other: tuple[Decimal, Decimal]) -> bool:
-    """Whether two intervals (least, most), both ends included, have a value in common."""
-    return one[0] <= other[1] and other[0] <= one[1]
 
 
 def seconds(duration: Fact) -> Decimal:
