@@ -1,15 +1,13 @@
 """Checks that no linter makes: sizes, names of modules, and reasons for broad excepts; `make lint` runs it.
 
-Sizes are those of functions, of classes (`attributes_allowed.json` lists the ones still too large) and of folders.
-Errors end it with status 1. Packed assignments (`a, b = x, y` that are not swaps), wide records and large folders
-are only reported.
+Sizes are those of functions, of classes and of folders. Errors end it with status 1. Packed assignments (`a, b = x, y`
+that are not swaps), wide records and large folders are only reported.
 """
 
 from __future__ import annotations
 
 import ast
 import gc
-import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -23,8 +21,6 @@ FEW_MODULES = ("aligner_proxy", "models")
 FUNCTION_LINES = 60
 FEW_ATTRIBUTES = ("aligner_proxy", "plugins")
 CLASS_ATTRIBUTES = 12
-LARGE_CLASSES = Path(__file__).with_name("attributes_allowed.json")
-"""The classes that have more, each with its number: the list may only shrink."""
 FOLDER_MODULES = 20
 PACKED_PER_1000 = 1.0
 MEANINGLESS = {"utils", "helpers", "common", "misc", "manager", "handler"}
@@ -101,17 +97,10 @@ def is_record(node: ast.ClassDef) -> bool:
     return bool(node.bases) and all(getattr(method, "name", "") != "__init__" for method in node.body)
 
 
-def grown_classes() -> Iterator[str]:
-    """Classes with more attributes than they are allowed, and allowances that are no longer needed."""
-    allowed: dict[str, int] = json.loads(LARGE_CLASSES.read_text(encoding="utf-8"))
-    large = large_classes(records=False)
-    for place in sorted({*large, *allowed}):
-        limit = allowed.get(place, CLASS_ATTRIBUTES)
-        attributes = large.get(place, CLASS_ATTRIBUTES)
-        if attributes > limit:
-            yield f"{place} has {attributes} attributes, more than {limit}: make a class of the topic in it"
-        elif attributes < limit:
-            yield f"{place} has fewer attributes than {limit}: lower or delete its number in {LARGE_CLASSES.name}"
+def wide_classes() -> Iterator[str]:
+    """Classes with more than `CLASS_ATTRIBUTES` attributes, without records."""
+    for place, count in sorted(large_classes(records=False).items()):
+        yield f"{place} has {count} attributes, more than {CLASS_ATTRIBUTES}: make a class of the topic in it"
 
 
 def large_records() -> Iterator[str]:
@@ -179,7 +168,7 @@ def _swaps(target: ast.Tuple, value: ast.Tuple) -> bool:
 def main() -> int:
     """Print all findings; return 1 if there are errors."""
     gc.disable()  # all trees stay until the end, and to search them for garbage takes longer than all checks
-    errors = [*long_functions(), *grown_classes(), *meaningless_names(), *broad_excepts()]
+    errors = [*long_functions(), *wide_classes(), *meaningless_names(), *broad_excepts()]
     for remark in [*large_records(), *large_folders(), *packed_assignments()]:
         print(f"note: {remark}")
     for error in errors:
