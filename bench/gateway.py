@@ -116,12 +116,12 @@ def _share_weights(home: Path) -> None:
 class MeasuringClient:
     """Client of one gateway, with an unlimited number of connections."""
 
-    def __init__(self, gateway: RunningGateway, timeout_s: float = 120, key: str | None = None) -> None:
+    def __init__(self, gateway: RunningGateway, key: str | None = None) -> None:
         # Close idle connections before LiteLLM does (5 s); else a request is now and then lost on one.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=2)
         headers = {"authorization": f"Bearer {key or gateway.key}"}
         self.http = httpx.AsyncClient(
-            base_url=gateway.address, headers=headers, timeout=timeout_s, trust_env=False, limits=limits
+            base_url=gateway.address, headers=headers, timeout=120, trust_env=False, limits=limits
         )
 
     async def ask(self, question: str, *, stream: bool = False, model: str = MODELS[0]) -> RequestResult:

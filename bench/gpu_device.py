@@ -63,7 +63,7 @@ class DeviceBench:
                 call()
         return self.time_call(graph.replay, rounds) / len(calls)
 
-    def floor_of_forward(self, shape: str, rows: int, context: int, logit_rows: int = 1) -> float:
+    def floor_of_forward(self, shape: str, rows: int, context: int) -> float:
         """Milliseconds that a forward with NF4 weights takes at least.
 
         This is the larger of two times: to read all weights and the keys and values of `context` tokens once, and to
@@ -77,5 +77,5 @@ class DeviceBench:
         head = shapes.VOCABULARY * hidden
         cache_bytes = 2 * layers * key_width * 2 * context
         bytes_read = linear * NF4_BYTES + head * 2 + cache_bytes
-        operations = 2 * linear * rows + 4 * hidden * layers * rows * context + 2 * head * logit_rows
+        operations = 2 * linear * rows + 4 * hidden * layers * rows * context + 2 * head
         return 1000 * max(bytes_read / self.bandwidth, operations / self.arithmetic)

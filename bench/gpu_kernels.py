@@ -104,10 +104,10 @@ def _make_step(new: list[int], contexts: list[int], heads: tuple[int, int], devi
     return step_input.view(rows), (sum(counts) + 4) * BLOCK
 
 
-def make_feed(sequence: TokenSequence, start: int, draft: int = 0) -> Feed:
-    """A step's feed of the sequence's tokens from `start` on; the last `draft` of them are a draft."""
+def make_feed(sequence: TokenSequence, start: int) -> Feed:
+    """A step's feed of the sequence's tokens from `start` on."""
     nothing: Any = iter(())
-    job = Job("-", nothing, lambda _: None, sequence=sequence, ask=Ask([], draft=[0] * draft))
+    job = Job("-", nothing, lambda _: None, sequence=sequence, ask=Ask([]))
     return Feed(job, start, len(sequence.ids))
 
 

@@ -22,6 +22,7 @@ from aligner_proxy.engine.scheduling.sequence import Ask, Step, TokenSequence, W
 from aligner_proxy.types import Correction
 
 SEATS = 64
+DEADLINE_S = 5.0
 CACHED_S = 0.001
 """Seconds that a cached correction adds (measured: 0.6 ms)."""
 
@@ -115,7 +116,6 @@ def simulate(
     engines: int = 1,
     bad: float = 0.25,
     hits: float = 0.0,
-    deadline_s: float = 5.0,
     seed: int = 0,
 ) -> SimulationResult:
     """Simulate requests that arrive at `due`; a share `hits` is cached, and a share `bad` has a defect."""
@@ -136,7 +136,7 @@ def simulate(
                     continue
                 engine = min(fleet, key=lambda one: one.house)
                 asks = draw.choice(measured.traces[draw.random() < bad])
-                _admit_request(engine, asks, number, at, deadline_s, result, clock)
+                _admit_request(engine, asks, number, at, result, clock)
             elif busy is not None:
                 engine = busy
                 clock.now = engine.ready
@@ -152,7 +152,6 @@ def _admit_request(
     asks: list[dict[str, int]],
     number: int,
     at: float,
-    deadline_s: float,
     result: SimulationResult,
     clock: SimulatedClock,
 ) -> None:
@@ -170,8 +169,7 @@ def _admit_request(
             result.failed += 1
 
     sequence = TokenSequence()
-    job = Job(
-        str(number), replay_requests(asks, number, sequence), end_request, JobClient(at + deadline_s), sequence=sequence
-    )
+    work = replay_requests(asks, number, sequence)
+    job = Job(str(number), work, end_request, JobClient(at + DEADLINE_S), sequence=sequence)
     job.advance()
     engine.scheduler.add(job)

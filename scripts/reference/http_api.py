@@ -117,8 +117,8 @@ def _content(place: Schema) -> Schema:
     return schema
 
 
-def _fields(schema: Schema, schemas: Schema, prefix: str = "") -> str:
-    return table(("field", "type", "what it is"), _field_rows(schema, schemas, prefix))
+def _fields(schema: Schema, schemas: Schema) -> str:
+    return table(("field", "type", "what it is"), _field_rows(schema, schemas, prefix=""))
 
 
 def _field_rows(schema: Schema, schemas: Schema, prefix: str) -> Iterator[tuple[str, str, str]]:
