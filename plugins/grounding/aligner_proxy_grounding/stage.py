@@ -80,7 +80,10 @@ class GroundingStage(Stage):
         text = outgoing.text
         decider = DoubtDecider.for_answer(answer, self._references)
         chars = len(text) + sum(len(reference.text) for reference in self._references)
-        check_text = partial(_check_whole, text, self._policy, answer.exchange.turns)
+
+        def check_text(arbiter: Arbiter) -> FactDecision:
+            return FactDecision(*make_grounder(self._policy, answer.exchange.turns, arbiter).check_answer(text))
+
         decision = await run_off_loop(chars, partial(check_text, decider.arbiter), self._policy.tenant)
         if decider.arbiter is not Arbiter.WORDS and decision.has_doubts:
             decision = await decider.decide(text, decision)
@@ -152,11 +155,6 @@ def _shift_fact(fact: UnsettledFact, distance: int) -> UnsettledFact:
     start = fact.start + distance
     end = fact.end + distance
     return replace(fact, start=start, end=end, words_edit=words_edit, question=question)
-
-
-def _check_whole(text: str, policy: Policy, turns: Sequence[Turn], arbiter: Arbiter) -> FactDecision:
-    """Check a whole answer by the comparison of words, which leaves unsettled what this arbiter has to decide."""
-    return FactDecision(*make_grounder(policy, turns, arbiter).check_answer(text))
 
 
 def make_grounder(policy: Policy, turns: Sequence[Turn], arbiter: Arbiter = Arbiter.WORDS) -> Grounder:

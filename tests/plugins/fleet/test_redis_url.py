@@ -9,8 +9,7 @@ import pytest
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway.shared_server import open_shared_server
 from aligner_proxy.plugins.registry import load_policies
-from aligner_proxy_fleet.redis_url import redis_fault
-from aligner_proxy_fleet.shared_redis import SharedRedis
+from aligner_proxy_fleet.shared_redis import SharedRedis, redis_fault
 
 BLOCK = "objectives: {}\ncache:\n  ttl_s: 60\n  redis_env: ALIGNER_TEST_REDIS\n"
 
