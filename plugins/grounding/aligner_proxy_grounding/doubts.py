@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from aligner_proxy.concurrency import run_off_loop
-from aligner_proxy.plugins.stage import AnswerSoFar
-from aligner_proxy.types import EditorUse, JudgeUse
-from aligner_proxy_grounding.fact_editor import FactEditor
-from aligner_proxy_grounding.fact_judge import FactJudge, FactVerdict, JudgedFact
+from aligner_proxy.plugins.stage import PolicyEditor, PolicyJudge
+from aligner_proxy.types import EditorUse, JudgeUse, Turn
+from aligner_proxy_grounding.fact_editor import ask_for_sentences
+from aligner_proxy_grounding.fact_judge import FactVerdict, JudgedFact, ask_about_facts
 from aligner_proxy_grounding.procedures import ORDER
 from aligner_proxy_grounding.references import Reference, matcher_of
 from aligner_proxy_grounding.rewriting import accept_rewriting, merge_edits, words_edits
@@ -49,19 +49,9 @@ class DoubtDecider:
     """Asks a judge and an editor, either of which may be missing, about the facts of one answer that are unsettled."""
 
     references: Sequence[Reference]
-    judge: FactJudge | None
-    editor: FactEditor | None
-
-    @classmethod
-    def for_answer(cls, answer: AnswerSoFar, references: Sequence[Reference]) -> DoubtDecider:
-        """Create the decider of an answer, with the judge and the editor that its policy names."""
-        turns = answer.exchange.turns
-        judge, editor = answer.judge, answer.editor
-        return cls(
-            references,
-            None if judge is None else FactJudge(judge, turns),
-            None if editor is None else FactEditor(editor, turns),
-        )
+    turns: Sequence[Turn]
+    judge: PolicyJudge | None
+    editor: PolicyEditor | None
 
     @property
     def arbiter(self) -> Arbiter:
@@ -79,7 +69,9 @@ class DoubtDecider:
         """
         judge_use = None
         if self.judge is not None:
-            judged_facts, judge_use = await self.judge.ask_about_facts(text, decision.unsettled_facts, self.references)
+            judged_facts, judge_use = await ask_about_facts(
+                self.judge, self.turns, text, decision.unsettled_facts, self.references
+            )
             # None means that the judge failed; then the editor decides
             if judged_facts is not None:
                 judged_decision, facts_to_write = apply_verdicts(decision, judged_facts, may_clear=self.judge.may_clear)
@@ -108,14 +100,14 @@ class DoubtDecider:
         # the judge has decided, so the comparison of words must not decide again
         return replace(by_editor, edits=edits, unsettled_facts=unsettled_facts, is_by_words=False)
 
-    async def _ask_editor(self, editor: FactEditor, text: str, decision: FactDecision) -> FactDecision:
+    async def _ask_editor(self, editor: PolicyEditor, text: str, decision: FactDecision) -> FactDecision:
         """Ask the editor to rewrite the sentences with unsettled facts, and return the decision with its edits.
 
         If the editor cannot be called, the edits stay those of `decision`, and `is_by_words` is true.
         """
         # steps in the wrong order are not a fact that an editor could write
         asked_facts = [fact for fact in decision.unsettled_facts if fact.kind != ORDER]
-        sentences, editor_use = await editor.ask_for_sentences(text, asked_facts, self.references)
+        sentences, editor_use = await ask_for_sentences(editor, self.turns, text, asked_facts, self.references)
         if sentences is None:
             return replace(decision, editor=editor_use, is_by_words=True)
         chars = len(text) + sum(len(reference.text) for reference in self.references)

@@ -29,37 +29,34 @@ INSTRUCTION = (
 )
 
 
-class FactEditor:
-    """Asks the editor of one request to rewrite the sentences with unsettled facts, which references may contradict."""
+async def ask_for_sentences(
+    editor: PolicyEditor,
+    turns: Sequence[Turn],
+    text: str,
+    unsettled_facts: Sequence[UnsettledFact],
+    references: Sequence[Reference],
+) -> tuple[dict[int, str] | None, EditorUse]:
+    """Ask the editor to rewrite the sentences of `text` that contain these facts; return (sentences, cost).
 
-    def __init__(self, editor: PolicyEditor, turns: Sequence[Turn]) -> None:
-        self._editor = editor
-        self._turns = turns
-
-    async def ask_for_sentences(
-        self, text: str, unsettled_facts: Sequence[UnsettledFact], references: Sequence[Reference]
-    ) -> tuple[dict[int, str] | None, EditorUse]:
-        """Ask the editor to rewrite the sentences of `text` that contain these facts; return (sentences, cost).
-
-        The sentences are by the position in `text` at which the sentence that each replaces begins; None if the editor
-        cannot be called.
-        """
-        segments = split(text)
-        passages = mark_passages(segments, {fact.start for fact in unsettled_facts})
-        material = editor_prompt.Material(self._turns, segments, passages)
-        sources = {fact.source for fact in unsettled_facts}
-        content = {"references": quote_references(references, sources), **material.as_json()}
-        texts_by_index, use = await self._editor.ask(
-            material.make_messages(INSTRUCTION, content),
-            lambda reply: editor_prompt.read_replacements(reply, passages),
-            max_tokens=editor_prompt.limit_reply_tokens(passages),
-            response_format=editor_prompt.REPLY_SCHEMA,
-        )
-        if texts_by_index is None:
-            return None, use
-        # The lead, such as the mark of a list item, is outside the marked passage, so the editor does not write it.
-        leads = {passage.segment_index: passage.list_mark for passage in passages}
-        sentences = {
-            segments[index].start: leads[index] + new_text for index, new_text in texts_by_index.items() if new_text
-        }
-        return sentences, use
+    The sentences are by the position in `text` at which the sentence that each replaces begins; None if the editor
+    cannot be called.
+    """
+    segments = split(text)
+    passages = mark_passages(segments, {fact.start for fact in unsettled_facts})
+    material = editor_prompt.Material(turns, segments, passages)
+    sources = {fact.source for fact in unsettled_facts}
+    content = {"references": quote_references(references, sources), **material.as_json()}
+    texts_by_index, use = await editor.ask(
+        material.make_messages(INSTRUCTION, content),
+        lambda reply: editor_prompt.read_replacements(reply, passages),
+        max_tokens=editor_prompt.limit_reply_tokens(passages),
+        response_format=editor_prompt.REPLY_SCHEMA,
+    )
+    if texts_by_index is None:
+        return None, use
+    # The lead, such as the mark of a list item, is outside the marked passage, so the editor does not write it.
+    leads = {passage.segment_index: passage.list_mark for passage in passages}
+    sentences = {
+        segments[index].start: leads[index] + new_text for index, new_text in texts_by_index.items() if new_text
+    }
+    return sentences, use

@@ -94,61 +94,51 @@ class AskedFact:
         return JudgedFact(self.fact, verdict, self.values[value_number - 1].edit if value_number else None)
 
 
-class FactJudge:
-    """Asks the judge of one request about unsettled facts."""
+async def ask_about_facts(
+    judge: PolicyJudge,
+    turns: Sequence[Turn],
+    text: str,
+    unsettled_facts: Sequence[UnsettledFact],
+    references: Sequence[Reference],
+) -> tuple[list[JudgedFact] | None, JudgeUse | None]:
+    """Ask about the unsettled facts of a text for which references have another value; return (verdicts, cost).
 
-    def __init__(self, judge: PolicyJudge, turns: Sequence[Turn]) -> None:
-        self._judge = judge
-        self._turns = turns
-
-    @property
-    def may_clear(self) -> bool:
-        """Whether the judge decides also about facts of which the comparison of words is certain."""
-        return self._judge.may_clear
-
-    async def ask_about_facts(
-        self, text: str, unsettled_facts: Sequence[UnsettledFact], references: Sequence[Reference]
-    ) -> tuple[list[JudgedFact] | None, JudgeUse | None]:
-        """Ask about the unsettled facts of a text for which references have another value; return (verdicts, cost).
-
-        The verdicts are None if the judge fails, and the cost is None if there was no fact to ask about. Raises
-        `JudgeFailed` if the judge fails and the policy blocks the answer then.
-        """
-        segments = split(text)
-        facts_with_values = [fact for fact in unsettled_facts if fact.question and fact.question.values]
-        passages = mark_passages(segments, {fact.start for fact in facts_with_values})
-        passage_by_start = {segments[passage.segment_index].start: passage.number for passage in passages}
-        # the number of passages is limited, so the sentence of a fact may not be among them
-        facts_in_passages = [fact for fact in facts_with_values if fact.start in passage_by_start]
-        asked_facts = [
-            AskedFact(number, passage_by_start[fact.start], fact)
-            for number, fact in enumerate(facts_in_passages[:MAX_PASSAGES], 1)
-        ]
-        if not asked_facts:
-            return [], None
-        material = Material(self._turns, segments, passages)
-        sources = {value.edit.source for asked_fact in asked_facts for value in asked_fact.values}
-        content = {
-            "references": quote_references(references, sources),
-            **material.as_json(),
-            "facts": [asked_fact.as_json() for asked_fact in asked_facts],
-        }
-        is_decision_model = self._judge.is_decision_model
-        read_reply = read_decisions if is_decision_model else read_verdicts
-        judged_facts, calls = await self._judge.ask(
-            material.make_messages(INSTRUCTION, content),
-            lambda reply: read_reply(reply, asked_facts),
-            max_tokens=judge_prompt.limit_reply_tokens(asked_facts),
-            response_format=decision_questions(asked_facts) if is_decision_model else REPLY_SCHEMA,
-        )
-        # the cost counts sentences, which may have several facts
-        asked_sentences = {asked_fact.fact.start for asked_fact in asked_facts}
-        contradicted_sentences = {
-            judged_fact.fact.start
-            for judged_fact in judged_facts or ()
-            if judged_fact.verdict is FactVerdict.CONTRADICTED
-        }
-        return judged_facts, JudgeUse(len(asked_sentences), len(contradicted_sentences), calls=calls)
+    The verdicts are None if the judge fails, and the cost is None if there was no fact to ask about. Raises
+    `JudgeFailed` if the judge fails and the policy blocks the answer then.
+    """
+    segments = split(text)
+    facts_with_values = [fact for fact in unsettled_facts if fact.question and fact.question.values]
+    passages = mark_passages(segments, {fact.start for fact in facts_with_values})
+    passage_by_start = {segments[passage.segment_index].start: passage.number for passage in passages}
+    # the number of passages is limited, so the sentence of a fact may not be among them
+    facts_in_passages = [fact for fact in facts_with_values if fact.start in passage_by_start]
+    asked_facts = [
+        AskedFact(number, passage_by_start[fact.start], fact)
+        for number, fact in enumerate(facts_in_passages[:MAX_PASSAGES], 1)
+    ]
+    if not asked_facts:
+        return [], None
+    material = Material(turns, segments, passages)
+    sources = {value.edit.source for asked_fact in asked_facts for value in asked_fact.values}
+    content = {
+        "references": quote_references(references, sources),
+        **material.as_json(),
+        "facts": [asked_fact.as_json() for asked_fact in asked_facts],
+    }
+    is_decision_model = judge.is_decision_model
+    read_reply = read_decisions if is_decision_model else read_verdicts
+    judged_facts, calls = await judge.ask(
+        material.make_messages(INSTRUCTION, content),
+        lambda reply: read_reply(reply, asked_facts),
+        max_tokens=judge_prompt.limit_reply_tokens(asked_facts),
+        response_format=decision_questions(asked_facts) if is_decision_model else REPLY_SCHEMA,
+    )
+    # the cost counts sentences, which may have several facts
+    asked_sentences = {asked_fact.fact.start for asked_fact in asked_facts}
+    contradicted_sentences = {
+        judged_fact.fact.start for judged_fact in judged_facts or () if judged_fact.verdict is FactVerdict.CONTRADICTED
+    }
+    return judged_facts, JudgeUse(len(asked_sentences), len(contradicted_sentences), calls=calls)
 
 
 def read_verdicts(reply: str, facts: Sequence[AskedFact]) -> list[JudgedFact]:

@@ -78,7 +78,7 @@ class GroundingStage(Stage):
         If no model answers, the answer is checked again without models, because then fewer facts count as unsettled.
         """
         text = outgoing.text
-        decider = DoubtDecider.for_answer(answer, self._references)
+        decider = DoubtDecider(self._references, answer.exchange.turns, answer.judge, answer.editor)
         chars = len(text) + sum(len(reference.text) for reference in self._references)
 
         def check_text(arbiter: Arbiter) -> FactDecision:
@@ -97,7 +97,7 @@ class GroundingStage(Stage):
 
         The positions of the decision count from the part's beginning.
         """
-        decider = DoubtDecider.for_answer(answer, self._references)
+        decider = DoubtDecider(self._references, answer.exchange.turns, answer.judge, answer.editor)
         # if earlier stages changed the text, its positions are not those of `answer.text`, which the models read
         if decider.arbiter is Arbiter.WORDS or self._grounder is None or not outgoing.is_original:
             return None
