@@ -62,7 +62,8 @@ def make_jobs(aligner: Aligner, tag: str) -> list[ClientJob]:
             request_id=f"{tag}/{number}", turns=turns, answer=answer, objectives=OBJECTIVES, deadline_s=600
         )
         fitted = build_frame(aligner, request).fit_prompt(request.answer)
-        batch.append(ClientJob(request, fitted.ids, len(fitted.answer)))
+        answer_ids = aligner.runner.tokenizer.list_ids(fitted.prompt.shown_answer)
+        batch.append(ClientJob(request, fitted.ids, len(answer_ids)))
     return batch
 
 

@@ -96,8 +96,8 @@ class Ways:
         frame = make_frame(request, prompts.find_template(info.template), tokenizer, info.window)
         fitted = frame.fit_prompt(request.answer)
         others = tokenizer.list_ids(LONG[(number + 1) % len(LONG)][1])
-        target = edit_tokens(fitted.answer, rate, Random(number), others)
         pieces = tokenizer.encode_text(fitted.prompt.shown_answer)
+        target = edit_tokens(pieces.ids, rate, Random(number), others)
         flags = find_changed_segments(answer, pieces.offsets, pieces.ids, target)
         return SpeedCase(request, fitted.ids, [*target, tokenizer.eos], flags)
 

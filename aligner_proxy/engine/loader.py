@@ -141,6 +141,7 @@ def _open_together(settings: EngineSettings, home: Path, progress: Progress) -> 
 def _describe_aligner(prepared: Prepared, runner: ModelRunner, number: int = 0) -> AlignerInfo:
     """Describe a loaded aligner; `number` is that of its adapter in the runner, 0 for the base alone."""
     family = prompts.find_template(prepared.template)
+    heads = runner.heads[number]
     return AlignerInfo(
         model=prepared.model,
         content_hash=prepared.content_hash,
@@ -148,9 +149,9 @@ def _describe_aligner(prepared: Prepared, runner: ModelRunner, number: int = 0) 
         template_hash=family.hash,
         # limited by its own window, the model's positions and the KV cache
         window=min(prepared.window, runner.positions, runner.pool.count * runner.pool.size),
-        has_head=runner.row_width(number) > 0,
-        ends=runner.judges_ends(number),
-        taught=runner.list_shipped_objectives(number),
+        has_head=heads.detector is not None,
+        ends=heads.detector is not None and bool(heads.detector.ends),
+        taught=tuple(heads.taught_heads),
         languages=prepared.languages,
         quantization=prepared.quantization,
         device=runner.device,

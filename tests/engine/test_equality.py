@@ -116,7 +116,7 @@ def write_alike(seeds: range, build: House = house, adapters: int = len(NAMES)) 
 def scores(made: Aligner, request: AlignRequest) -> list[float]:
     """Of all segments, from one forward of the library over the whole prompt; of a long answer, over each part."""
     chosen = made.find_aligner(request.aligner)
-    head = made.runner._heads[chosen.adapter].detector
+    head = made.runner.heads[chosen.adapter].detector
     assert head is not None
     framed = make_frame(request, prompts.find_template(chosen.info.template), made.runner.tokenizer, chosen.info.window)
     division = framed.divide(structure.split(request.answer))

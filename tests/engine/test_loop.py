@@ -29,7 +29,7 @@ from tests.support.sampling import examples
 def aligner(seed: int = 0, *, tokens: int = 4096) -> Aligner:
     """A tiny aligner with a KV cache of its own."""
     made = tiny.runner(seed)
-    head = made._heads[0].detector
+    head = made.heads[0].detector
     return replace(tiny.aligner(seed), runner=ModelRunner(tiny.model(seed), made.tokenizer, head, tokens))
 
 

@@ -14,7 +14,7 @@ from aligner_proxy.engine.api import AlignerInfo, AlignRequest
 from aligner_proxy.engine.decoding.parts import Division
 from aligner_proxy.engine.decoding.prompt_fit import PromptFrame, make_frame
 from aligner_proxy.engine.model.runner import ModelRunner
-from aligner_proxy.engine.model.taught import TaughtColumns
+from aligner_proxy.engine.model.taught import TaughtColumns, select_heads
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.errors import HeadRefused, UnknownJudge
 from aligner_proxy.text import structure
@@ -48,7 +48,14 @@ class Aligner:
 
     def find_taught_heads(self, request: AlignRequest) -> TaughtColumns | None:
         """Return the taught heads of a request, None if there are none; raises `UnknownHead`, `HeadRefused`."""
-        return self.runner.find_taught_heads(self.info.content_hash, request.objectives, request.heads, self.adapter)
+        own_heads = self.runner.heads[self.adapter]
+        # taught heads read the rows of the detector head, so an aligner without this head has none
+        if own_heads.detector is None or not (own_heads.taught_heads or any(request.heads)):
+            return None
+        loaded_heads = self.runner.loaded_heads
+        aligner = self.info.content_hash
+        heads = select_heads(loaded_heads, own_heads.taught_heads, aligner, request.objectives, request.heads)
+        return TaughtColumns(heads) if heads else None
 
     def store_head(self, head: TaughtHead) -> str:
         """Store a taught head, and return the hash by which requests to its aligner name it.
@@ -63,7 +70,8 @@ class Aligner:
                 f"the taught head is for aligner {head.aligner[:12] or 'unnamed'}, but this engine serves {names}; "
                 "teach the objective again"
             )
-        width = self.runner.row_width(head_aligner.adapter)
+        detector = self.runner.heads[head_aligner.adapter].detector
+        width = detector.row_width if detector else 0
         if head.width != width:
             raise HeadRefused(
                 f"the taught head has {head.width} numbers, but rows of aligner {head.aligner[:12]} have {width}; "

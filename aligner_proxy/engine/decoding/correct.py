@@ -190,7 +190,9 @@ class AnswerEditor(PieceScorer):
         spans = passage.find_spans(passage.own_pieces) if self.can_score and not scores else None
         proposer = DraftProposer(lookup, self._runner.choose_draft_length, trusted=unflagged_ranges)
         context = [*passage.fitted.ids, *tokenizer.list_ids(prompts.undisguise_for_prompt(context_text))]
-        max_tokens = min(passage.fitted.room, count_writing_room(len(lookup)), self._count_tokens_left(context))
+        # the prompt also shows the context, and the draft has the end mark
+        answer_length = min(len(tokenizer.list_ids(prompt.shown_answer)), len(lookup))
+        max_tokens = min(count_writing_room(answer_length), self._count_tokens_left(context))
         limits = WritingLimits(max_tokens, caution=self._request.caution)
         generated = yield from self._write(passage, context, proposer, limits, spans)
         self.evidence += generated.evidence
@@ -481,7 +483,7 @@ class AnswerEditor(PieceScorer):
         self._sequence.crop(start)
         # if some of the prompt is read again, the step counts as a prompt, so that its states are stored for the
         # detector
-        is_prompt = spans is not None or start < passage.fitted.answer_end
+        is_prompt = spans is not None or start < passage.fitted.encoded.count_before(passage.fitted.prompt.end)
         first_ask = Ask(
             context[start:],
             spans=spans,

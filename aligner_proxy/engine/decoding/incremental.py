@@ -12,7 +12,6 @@ scored.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
@@ -286,8 +285,7 @@ class AnswerReader:
 
         Of "... opens at the harb", the tokens of "... opens at the" are counted.
         """
-        end = prompt.prompt.offset_in_prompt(firm_length(self._part_text))
-        return bisect_right(prompt.offsets, end, key=lambda offset: offset[1])
+        return prompt.encoded.count_before(prompt.prompt.offset_in_prompt(firm_length(self._part_text)))
 
     def _add_scores(
         self, part: PartRange, pieces: list[Segment], prompt: Fitted, step: Step

@@ -10,7 +10,6 @@ refused only if the objectives fill the window or the answer exceeds a limit.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -36,16 +35,11 @@ CONVERSATION_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A prompt with its tokens (`encoded`), the answer's tokens, and `room`, how many tokens may be written.
-
-    Tenants may share the cached model states of the first `shared` tokens.
-    """
+    """A prompt with its tokens. Tenants may share the cached model states of the first `shared` tokens."""
 
     prompt: prompts.Prompt
     encoded: Encoded
-    answer: list[int]
-    room: int
-    shared: int = 0
+    shared: int
 
     @property
     def ids(self) -> list[int]:
@@ -55,11 +49,6 @@ class Fitted:
     def offsets(self) -> list[tuple[int, int]]:
         """The (start, end) characters of each token."""
         return self.encoded.offsets
-
-    @property
-    def answer_end(self) -> int:
-        """Number of the prompt's tokens up to the end of the answer: those whose last character lies before it."""
-        return bisect_right(self.encoded.offsets, self.prompt.end, key=lambda offset: offset[1])
 
 
 class TokenRuler:
@@ -105,22 +94,18 @@ class PromptFrame:
         """Return the prompt of an answer, or of a part of one."""
         prompt = prompts.render(self.template, self.conversation_text, answer, self.objectives)
         encoded = self.tokenizer.encode_prompt(prompt.text)
-        answer_ids = self.tokenizer.list_ids(prompt.shown_answer)
-        # the number of tokens before the tenant's own text
-        shared = bisect_right(encoded.offsets, self._find_tenant_start(prompt), key=lambda offset: offset[1])
-        return Fitted(prompt, encoded, answer_ids, count_writing_room(len(answer_ids)), shared)
+        return Fitted(prompt, encoded, shared=encoded.count_before(self._find_tenant_start(prompt)))
 
     def extend_prompt(self, previous: Fitted, answer: str | UndisguisedText, common_length: int) -> Fitted:
         """Return the prompt of an answer whose first `common_length` characters are those of the answer in `previous`.
 
-        Only the rest is tokenised. The result has no answer tokens and no `room`, because nothing is written while an
-        answer is read ahead.
+        Only the rest is tokenised.
         """
         prompt = prompts.render(self.template, self.conversation_text, answer, self.objectives)
         encoded = self.tokenizer.extend_prompt(
             previous.encoded, previous.prompt.text, prompt.text, prompt.offset_in_prompt(common_length)
         )
-        return Fitted(prompt, encoded, answer=[], room=0, shared=previous.shared)
+        return Fitted(prompt, encoded, previous.shared)
 
     def divide(self, segments: Iterable[Segment] = ()) -> Division:
         """Divide an answer of these segments into parts that fit."""

@@ -26,8 +26,8 @@ def read_answer_rows(aligner: Aligner, request: RowsRequest, sequence: TokenSequ
 
     Raises `HeadsUnavailable`, and `AnswerTooLong` if the rows exceed `MAX_ROWS_BYTES`.
     """
-    width = aligner.runner.row_width(aligner.adapter)
-    if not width:
+    detector = aligner.runner.heads[aligner.adapter].detector
+    if detector is None:
         raise HeadsUnavailable(f"{aligner.info.model} has no detector head, so that no objective can be taught to it")
     exchanges: list[ExchangeRows] = []
     remaining_bytes = MAX_ROWS_BYTES
@@ -40,10 +40,10 @@ def read_answer_rows(aligner: Aligner, request: RowsRequest, sequence: TokenSequ
                 f"rows of more than {MAX_ROWS_BYTES >> 20} MiB; ask for fewer or shorter answers at once"
             )
         exchanges.append(answer_rows)
-    space = aligner.runner.pack_teaching_space(aligner.adapter) if request.with_space else b""
+    space = detector.teaching_space.to_bytes() if request.with_space else b""
     return RowsResponse(
         aligner=aligner.info.content_hash,
-        width=width,
+        width=detector.row_width,
         exchanges=tuple(exchanges),
         space=b64encode(space).decode("ascii"),
     )

@@ -50,21 +50,17 @@ def find_spans(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tu
     if has_end:
         # the prompt's own words after the answer stand for its end
         places[-1] = (prompt.end, len(prompt.text))
-    segment_ranges = _find_ranges(places, offsets)
+    segment_ranges = [find_tokens(start, end, offsets) for start, end in places]
     if has_end:
-        *text_ranges, words_after_answer = segment_ranges
-        last_segment = text_ranges[-1] if text_ranges else words_after_answer
-        segment_ranges = (*text_ranges, range(last_segment.start, words_after_answer.stop))
-    return Spans(
-        _find_ranges(prompt.objectives, offsets), segment_ranges, has_end, question=find_question(prompt, offsets)
-    )
-
-
-def find_question(prompt: Prompt, offsets: Sequence[tuple[int, int]]) -> range | None:
-    """Return the tokens of the conversation's last `QUESTION_CHARS` characters; None without a conversation."""
-    end = prompt.question_end
-    start = max(prompt.question, end - QUESTION_CHARS)
-    return find_tokens(start, end, offsets) if start < end else None
+        first_range = segment_ranges[-2] if len(segment_ranges) > 1 else segment_ranges[-1]
+        segment_ranges[-1] = range(first_range.start, segment_ranges[-1].stop)
+    objective_ranges = tuple(find_tokens(start, end, offsets) for start, end in prompt.objectives)
+    # the conversation's last characters, if there is a conversation
+    question_start = max(prompt.question, prompt.question_end - QUESTION_CHARS)
+    question = None
+    if question_start < prompt.question_end:
+        question = find_tokens(question_start, prompt.question_end, offsets)
+    return Spans(objective_ranges, tuple(segment_ranges), has_end, question=question)
 
 
 def find_spans_with_words(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[int, int]]) -> Spans:
@@ -73,50 +69,28 @@ def find_spans_with_words(prompt: Prompt, segments: Sequence[Segment], offsets: 
     Inner words (for example, the cells of a table) raise the score of their segment, so a segment that they flag has to
     be judged again (`PieceScorer.judge_words`).
     """
-    inner_words = tuple(_find_inner_words(prompt, segment, offsets) for segment in segments)
+    inner_words: list[tuple[range, ...]] = []
+    for segment in segments:
+        ranges: list[range] = []
+        for start, end in judged_words(segment.text):
+            prompt_start = prompt.offset_in_prompt(segment.start + start)
+            prompt_end = prompt.offset_in_prompt(segment.start + end)
+            ranges.append(find_tokens(prompt_start, prompt_end, offsets))
+        inner_words.append(tuple(ranges))
     spans = find_spans(prompt, segments, offsets)
-    return replace(spans, inner_words=inner_words) if any(inner_words) else spans
-
-
-def _find_inner_words(prompt: Prompt, segment: Segment, offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
-    """Return the tokens of the words in a segment that are judged by themselves, too."""
-    ranges: list[range] = []
-    for start, end in judged_words(segment.text):
-        prompt_start = prompt.offset_in_prompt(segment.start + start)
-        prompt_end = prompt.offset_in_prompt(segment.start + end)
-        ranges.append(find_tokens(prompt_start, prompt_end, offsets))
-    return tuple(ranges)
+    return replace(spans, inner_words=tuple(inner_words)) if any(inner_words) else spans
 
 
 def find_tokens(start: int, end: int, offsets: Sequence[tuple[int, int]]) -> range:
     """Return the tokens of the characters `start` to `end`, excluded, of a prompt, with all tokens of the last one.
 
-    `offsets` are the (start, end) characters of each token. A character such as an emoji may have several tokens.
+    `offsets` are the (start, end) characters of each token: with `(0, 3), (3, 7), (7, 8)`, the characters 4 to 8 have
+    the tokens `range(1, 3)`. A character such as an emoji may have several tokens, which then all have the same end.
     """
     last_token = len(offsets) - 1
     first = min(bisect_right(offsets, start, key=itemgetter(1)), last_token)
     last = min(max(first, bisect_left(offsets, end, key=itemgetter(1))), last_token)
     return range(first, max(last + 1, bisect_right(offsets, offsets[last][1], key=itemgetter(1))))
-
-
-def _find_ranges(places: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
-    """Map ascending (start, end) places in a text to ranges of the tokens with the `offsets` (start, end).
-
-    A range ends with the token of its place's last character: with tokens of the characters `(0, 3), (3, 7), (7, 8)`,
-    the place `(4, 8)` gives `range(1, 3)`. A token that reaches over a border is in both ranges. A character may have
-    several tokens, which then all have the same end.
-    """
-    ranges = []
-    token = 0
-    last_token = len(offsets) - 1
-    for start, end in places:
-        while token < last_token and offsets[token][1] <= start:
-            token += 1
-        first = token
-        while token < last_token and (offsets[token][1] < end or offsets[token + 1][1] == offsets[token][1]):
-            token += 1
-        ranges.append(range(first, token + 1))
-    return tuple(ranges)
 
 
 NEUTRAL_QUANTILE = 0.9
@@ -149,6 +123,38 @@ class Taps:
         """
         states = [self._outputs.pop(layer) for layer in self._layers]
         return torch.stack([*states, final], dim=-2)
+
+
+class TappedStates:
+    """The states that any of the heads reads, stored for every slot (token) of the KV cache while a prompt is read.
+
+    Nothing is stored if there are no heads.
+    """
+
+    def __init__(self, model: Any, heads: Sequence[DetectorHead | None], slots: int) -> None:
+        all_layers = {layer for head in heads if head for layer in head.layers.tolist()}
+        self.layers = sorted(all_layers)  # numbers of the layers that any head reads, ascending
+        self.tensor: Tensor | None = None
+        """States [slots, layers + 1, hidden size]; the last are those after the final norm."""
+        if self.layers:
+            self._taps = Taps(model.base_model, self.layers)
+            shape = (slots, len(self.layers) + 1, model.config.hidden_size)
+            self.tensor = torch.empty(shape, dtype=model.dtype, device=model.device)
+        self._layers_of_head: list[list[int]] = []
+        """For each head, the indices of its layers among the stored ones; the final norm's output is last."""
+        for head in heads:
+            head_layers = head.layers.tolist() if head else []
+            self._layers_of_head.append([*(self.layers.index(layer) for layer in head_layers), -1] if head else [])
+
+    def keep(self, slots: Tensor, hidden: Tensor) -> None:
+        """Store the states of the last pass at these slots; `hidden` are those after the final norm."""
+        if self.tensor is not None:
+            self.tensor.index_copy_(0, slots, self._taps.take(hidden[None])[0])
+
+    def read(self, slots: Tensor, head: int) -> Tensor:
+        """Return the states of these slots, [tokens, layers + 1, size], at the layers that head number `head` reads."""
+        assert self.tensor is not None
+        return self.tensor[slots][:, self._layers_of_head[head]]
 
 
 def choose_layers(config: Any) -> list[int]:
@@ -329,15 +335,12 @@ class DetectorHead(nn.Module):
         layers = tensors["layers"].tolist()
         width = tensors["score.weight"].shape[1]
         head = cls(tensors["objective.weight"].shape[1] // len(layers), layers, width)
-        # heads that were saved by earlier versions lack these tensors
-        tensors.setdefault("floor", head.floor)
-        tensors.setdefault("ends", head.ends)
-        tensors.setdefault("end_shift", head.end_shift)
-        tensors.setdefault("teaching_numbers", head.teaching_numbers)
-        # the number of neutral segments and of coordinates differs, and a tensor must have the stored size before it is
-        # loaded
-        head.neutral = tensors.setdefault("neutral", head.neutral)
-        head.teaching_projection = tensors.setdefault("teaching_projection", head.teaching_projection)
+        # heads that were saved by earlier versions lack some buffers
+        for name, buffer in head.named_buffers():
+            tensors.setdefault(name, buffer)
+        # these two differ in size, and a tensor must have the stored size before it is loaded
+        head.neutral = tensors["neutral"]
+        head.teaching_projection = tensors["teaching_projection"]
         head.load_state_dict(tensors)
         return head.eval()
 

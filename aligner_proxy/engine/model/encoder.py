@@ -6,20 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from aligner_proxy.engine.model.detector import normalise_states
 
 MAX_TOKENS = 256
 """Most tokens that are read of a text; of a longer text, half as many are read at either end."""
-
-
-def compute_row(states: Sequence[Tensor]) -> Tensor:
-    """Return a text's row [layers * hidden] in fp32: the mean of its tokens' states at each layer, normalised.
-
-    `states` are the text's hidden states [tokens, hidden], one tensor per layer.
-    """
-    means = torch.stack([layer_states.float().mean(0) for layer_states in states])
-    return F.layer_norm(means, means.shape[-1:]).flatten()
 
 
 def shorten_ids(ids: list[int]) -> list[int]:
@@ -30,9 +22,9 @@ def shorten_ids(ids: list[int]) -> list[int]:
 
 @torch.no_grad()
 def encode(model: Any, texts: Sequence[list[int]], layers: Sequence[int]) -> Tensor:
-    """Return rows [texts, layers * hidden] of texts, given as token ids; `layers` are counted from 0.
+    """Return rows [texts, layers * hidden] in fp32 of texts, given as token ids: the normalised means of their states.
 
-    `model` is the causal language model, which is left unchanged.
+    `model` is the causal language model, which is left unchanged; its `layers` are counted from 0.
     """
     read_ids = [shorten_ids(ids) for ids in texts]
     longest = max(map(len, read_ids))
@@ -41,7 +33,7 @@ def encode(model: Any, texts: Sequence[list[int]], layers: Sequence[int]) -> Ten
     states = model.base_model(padded_ids, output_hidden_states=True, use_cache=False).hidden_states
     # entry 0 of the hidden states is the embedding, so the output of layer i is entry i + 1
     states_by_layer = [states[layer + 1] for layer in layers]
-    rows: list[Tensor] = []
+    means: list[Tensor] = []
     for index, ids in enumerate(read_ids):
-        rows.append(compute_row([layer_states[index, : len(ids)] for layer_states in states_by_layer]))
-    return torch.stack(rows)
+        means.append(torch.stack([layer_states[index, : len(ids)].float().mean(0) for layer_states in states_by_layer]))
+    return normalise_states(torch.stack(means))

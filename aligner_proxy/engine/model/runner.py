@@ -25,10 +25,9 @@ from aligner_proxy.engine.gpu.stack import Kernels, Stack, find_obstacle
 from aligner_proxy.engine.gpu.step import BUCKETS, StepInput
 from aligner_proxy.engine.model import attention, cpu_kernels, encoder
 from aligner_proxy.engine.model.attention import AttentionPlan, AttentionRow, KVStore
-from aligner_proxy.engine.model.detector import DetectorHead
+from aligner_proxy.engine.model.detector import DetectorHead, TappedStates
 from aligner_proxy.engine.model.lora import Adapter, Adapters
-from aligner_proxy.engine.model.tapped_states import TappedStates
-from aligner_proxy.engine.model.taught import LoadedHead, LoadedHeads, TaughtColumns, select_heads
+from aligner_proxy.engine.model.taught import LoadedHead, LoadedHeads
 from aligner_proxy.engine.model.threads import ThreadTuner
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 from aligner_proxy.engine.scheduling.blocks import BLOCK, BlockPool
@@ -63,7 +62,7 @@ class AdapterWeights:
 
 
 @dataclass(frozen=True, slots=True)
-class _AlignerHeads:
+class AlignerHeads:
     """The heads of one aligner: its detector head, and the taught heads with which it comes, by objective."""
 
     detector: DetectorHead | None
@@ -72,7 +71,7 @@ class _AlignerHeads:
     @classmethod
     def load(
         cls, detector: DetectorHead | None, taught_heads: Sequence[TaughtHead], device: torch.device
-    ) -> _AlignerHeads:
+    ) -> AlignerHeads:
         """Return the heads with their numbers on `device`."""
         loaded_heads = {head.objective: LoadedHead.from_head(head, device) for head in taught_heads}
         return cls(detector.to(device) if detector else None, loaded_heads)
@@ -96,8 +95,8 @@ class ModelRunner:
         self._model = model
         self._adapters = Adapters(model, [other.adapter for other in others], model.dtype, model.device)
         # by number of the adapter
-        self._heads = [_AlignerHeads.load(head, taught_heads, model.device)]
-        self._heads += [_AlignerHeads.load(other.head, other.taught_heads, model.device) for other in others]
+        self.heads = [AlignerHeads.load(head, taught_heads, model.device)]
+        self.heads += [AlignerHeads.load(other.head, other.taught_heads, model.device) for other in others]
         self.loaded_heads = LoadedHeads(model.device)  # the taught heads that clients have uploaded
         self.tokenizer = tokenizer
         self.costs: CostCurve = FLAT  # replaced by the loader, once the machine is measured
@@ -112,7 +111,7 @@ class ModelRunner:
         slots = self.pool.count * BLOCK
         # keys and values, and hidden states, of all slots; one block more, for the padding of recorded forward passes
         self._store = KVStore(model.config, slots + BLOCK, model.dtype, model.device)
-        self._states = TappedStates(model, [heads.detector for heads in self._heads], slots + BLOCK)
+        self._states = TappedStates(model, [heads.detector for heads in self.heads], slots + BLOCK)
         self.recorded: RecordedForwards | None = None
         """The forward passes of our own stack; None if the library's are used."""
 
@@ -253,7 +252,7 @@ class ModelRunner:
 
         Both are empty for an aligner without a detector head.
         """
-        head = self._heads[feed.job.sequence.adapter].detector
+        head = self.heads[feed.job.sequence.adapter].detector
         if head is None:
             return [], []
         taught_heads = feed.job.ask.taught_heads if feed.job.ask else None
@@ -267,7 +266,7 @@ class ModelRunner:
 
         The result is empty for an aligner without a detector head.
         """
-        head = self._heads[feed.job.sequence.adapter].detector
+        head = self.heads[feed.job.sequence.adapter].detector
         if head is None:
             return []
         rows, objectives = head.read(self._read_states(feed), spans)
@@ -276,42 +275,9 @@ class ModelRunner:
         scores_of_rows = head(rows, objectives).tolist()
         return [SegmentRow(row.tobytes(), tuple(scores)) for row, scores in zip(numbers, scores_of_rows, strict=True)]
 
-    def row_width(self, adapter: int = 0) -> int:
-        """Return how many numbers the row of a segment has; 0 for an aligner without a head."""
-        head = self._heads[adapter].detector
-        return head.row_width if head else 0
-
-    def find_taught_heads(
-        self, aligner: str, objectives: Sequence[str], head_hashes: Sequence[str], adapter: int = 0
-    ) -> TaughtColumns | None:
-        """Return the taught heads of a request to `aligner` (a content hash); None if no objective has one.
-
-        `head_hashes` are the heads that the request names, one hash per objective, "" for none. Raises `UnknownHead`
-        and `HeadRefused`.
-        """
-        own_heads = self._heads[adapter]
-        # taught heads read the rows of the detector head, so an aligner without this head has none
-        if own_heads.detector is None or not (own_heads.taught_heads or any(head_hashes)):
-            return None
-        heads = select_heads(self.loaded_heads, own_heads.taught_heads, aligner, objectives, head_hashes)
-        return TaughtColumns(heads) if heads else None
-
-    def pack_teaching_space(self, adapter: int = 0) -> bytes:
-        """Return the bytes of the space in which this aligner's heads are taught; empty if it comes with none."""
-        detector = self._heads[adapter].detector
-        return detector.teaching_space.to_bytes() if detector else b""
-
-    def list_shipped_objectives(self, adapter: int = 0) -> tuple[str, ...]:
-        """Return the texts of the objectives for which this aligner comes with a taught head."""
-        return tuple(self._heads[adapter].taught_heads)
-
     def _read_states(self, feed: Feed) -> Tensor:
         """Return the stored states of all tokens up to the end of a feed, at the layers of this aligner's head."""
         return self._states.read(self._find_slots(feed), feed.job.sequence.adapter)
-
-    def judges_ends(self, adapter: int = 0) -> bool:
-        head = self._heads[adapter].detector
-        return head is not None and bool(head.ends)
 
     @property
     def layers(self) -> int:

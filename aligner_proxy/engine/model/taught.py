@@ -209,9 +209,6 @@ class LoadedHeads:
             raise UnknownHead(f"this engine has no taught head {content_hash[:NAMED_DIGITS]}; upload it and ask again")
         return head
 
-    def __len__(self) -> int:
-        return len(self._heads)
-
 
 def select_heads(
     loaded_heads: LoadedHeads,

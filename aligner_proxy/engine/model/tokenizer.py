@@ -27,6 +27,10 @@ class Encoded:
     ids: list[int]
     offsets: list[tuple[int, int]]
 
+    def count_before(self, end: int) -> int:
+        """Return the number of the first tokens whose last characters lie before the character `end`."""
+        return bisect_right(self.offsets, end, key=lambda offset: offset[1])
+
 
 class PromptTokenizer:
     """Wraps a fast tokenizer so that it reads everything as plain text; `eos_ids` are the ids that end an answer."""
@@ -58,7 +62,7 @@ class PromptTokenizer:
         tokenised, so that a growing text is not tokenised again and again.
         """
         start = _find_word_start(text, common_length) if self._can_join else 0
-        shared_count = bisect_right(previous.offsets, start, key=lambda offset: offset[1]) if start else 0
+        shared_count = previous.count_before(start) if start else 0
         # tokens are reused only if one of them ends exactly where the new text is cut
         if not shared_count or previous.offsets[shared_count - 1][1] != start or previous_text[:start] != text[:start]:
             return self.encode_prompt(text)

@@ -248,7 +248,7 @@ def test_a_draft_that_would_be_split_waits_for_the_prompt(monkeypatch: pytest.Mo
     aligner = tiny.aligner()
     request = tiny.request(tiny.ANSWER * 4, verify=Verify.ALWAYS, caution=1e9)
     fitted = correct.build_frame(aligner, request).fit_prompt(request.answer)
-    whole = len(fitted.ids) + len(fitted.answer) + 1
+    whole = len(fitted.ids) + len(aligner.runner.tokenizer.list_ids(fitted.prompt.shown_answer)) + 1
     for step, forwards in ((whole, 1), (whole - 1, 2)):
         monkeypatch.setattr(ModelRunner, "step_tokens", step)
         assert correct_alone(aligner, request).counts.forwards == forwards

@@ -12,6 +12,7 @@ from aligner_proxy.engine.decoding import correct
 from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.decoding.prompt_fit import make_frame
 from aligner_proxy.engine.loop import correct_alone
+from aligner_proxy.engine.model.runner import AlignerHeads
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 from aligner_proxy.engine.scheduling.blocks import BlockPool
 from aligner_proxy.engine.scheduling.draft_length import FLAT
@@ -31,6 +32,7 @@ class Oracle:
     choose_draft_length = staticmethod(tiny.whole)
     costs = FLAT
     step_tokens = 1024
+    heads = (AlignerHeads(None, {}),)
 
     def __init__(self, wanted: str, flagged: set[int], again: Mapping[str, float] | None = None) -> None:
         self.tokenizer = PromptTokenizer(tiny.backend(), frozenset({1}))
@@ -50,9 +52,6 @@ class Oracle:
         return [
             [self._next(feed.job.sequence.ids[self.prompt : at + 1]) for at in feed.choice_positions] for feed in feeds
         ]
-
-    def find_taught_heads(self, *_: object) -> None:
-        """Nothing was taught to it."""
 
     def score_segments(self, feed: Feed, spans: Spans) -> tuple[list[tuple[float, int]], list[tuple[float, int]]]:
         ids = feed.job.sequence.ids

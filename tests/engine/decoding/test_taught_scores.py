@@ -98,7 +98,7 @@ def read_rows(loaded: Aligner, answer: str = tiny.ANSWER, **more: Any) -> RowsRe
 def test_rows_come_with_the_teaching_space_of_their_aligner_if_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = aligner()
     assert read_rows(loaded, with_space=True).space == ""  # it has none
-    detector = loaded.runner._heads[loaded.adapter].detector
+    detector = loaded.runner.heads[loaded.adapter].detector
     assert detector is not None
     own_space = TeachingSpace(torch.eye(3, detector.row_width), row_factor=0.25, threshold=1.5)
     for name, tensor in own_space.to_tensors().items():
@@ -381,8 +381,8 @@ def test_heads_share_the_blocks_of_their_prompts() -> None:
 def test_heads_that_an_aligner_came_with_judge_objectives_of_exactly_their_text() -> None:
     loaded = aligner()
     loud = head(aligner="", prior=0.0, bias=50.0)
-    runner = ModelRunner(tiny.model(), loaded.runner.tokenizer, loaded.runner._heads[0].detector, taught_heads=(loud,))
-    assert runner.list_shipped_objectives() == (OBJECTIVE,)
+    runner = ModelRunner(tiny.model(), loaded.runner.tokenizer, loaded.runner.heads[0].detector, taught_heads=(loud,))
+    assert tuple(runner.heads[0].taught_heads) == (OBJECTIVE,)
     with_loud = replace(loaded, runner=runner)
     assert scores(correct_alone(with_loud, tiny.request(score_only=True))) == [50.0] * 4
     other = tiny.request(score_only=True).model_copy(update={"objectives": (OBJECTIVE + ".",)})

@@ -142,12 +142,12 @@ def test_the_heads_not_used_for_longest_make_room() -> None:
     names = [loaded_heads.put(head(bias=float(i))) for i in range(3)]
     assert loaded_heads.get(names[0]).net.bias == 0.0
     loaded_heads.put(head(bias=3.0))
-    assert len(loaded_heads) == 3
+    assert len(loaded_heads._heads) == 3
     with pytest.raises(UnknownHead, match=f"no taught head {names[1][:8]}; upload"):
         loaded_heads.get(names[1])
     assert [loaded_heads.get(name).net.bias for name in (names[0], names[2])] == [0.0, 2.0]
     assert loaded_heads.put(head(bias=2.0)) == names[2]
-    assert len(loaded_heads) == 3
+    assert len(loaded_heads._heads) == 3
 
 
 def test_a_request_gets_its_own_head_before_one_that_the_aligner_came_with() -> None:
