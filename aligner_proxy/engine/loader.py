@@ -121,14 +121,14 @@ def _open_alone(settings: EngineSettings, home: Path, progress: Progress) -> Ali
 def _open_together(settings: EngineSettings, home: Path, progress: Progress) -> Aligner:
     """Load one base model and all aligners that share it; return the default aligner, whose `others` has the rest."""
     progress("reading the files")
-    shared = sources.resolve_shared_base(settings.model, settings.template, settings.adapters)
-    prepared, folder = _store_weights(shared.base, settings, home, progress)
+    base, adapters = sources.resolve_shared_base(settings.model, settings.template, settings.adapters)
+    prepared, folder = _store_weights(base, settings, home, progress)
     progress("loading")
-    runner = load(folder, settings, list(shared.adapters.values()), progress)
+    runner = load(folder, settings, list(adapters.values()), progress)
     runner.costs = cost.load_or_measure_costs(runner, WeightStore(home).costs(prepared))
     aligners: dict[str, Aligner] = {}
     # the runner numbers its adapters from 1; number 0 is the base alone
-    for number, (name, source) in enumerate(shared.adapters.items(), start=1):
+    for number, (name, source) in enumerate(adapters.items(), start=1):
         description = describe(source, settings.quantization, unmerged=True)
         aligners[name] = Aligner(runner, _describe_aligner(description, runner, number), number)
     base_aligner = Aligner(runner, _describe_aligner(prepared, runner))

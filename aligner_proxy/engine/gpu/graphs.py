@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -54,12 +55,11 @@ class CudaRecorder:
 
 
 class RecordedForwards:
-    """Runs steps of one stack: fills the input, replays the forward and the choice of tokens, and reads the tokens. A
-    bucket is a number of rows, or of tokens to choose, for which there is a recording. `rows` is the most rows of a
-    step.
+    """Runs steps of one stack, of at most `max_rows` rows: fills the input, replays the forward and the choice of
+    tokens, and reads the tokens. A bucket is a number of rows, or of tokens to choose, for which there is a recording.
     """
 
-    def __init__(self, stack: Stack, step_input: StepInput, record: Record, rows: int = BUCKETS[-1]) -> None:
+    def __init__(self, stack: Stack, step_input: StepInput, record: Record, max_rows: int) -> None:
         self.stack = stack
         self._input = step_input
         self._on_gpu = stack.hidden.is_cuda
@@ -68,7 +68,7 @@ class RecordedForwards:
         # tells when a step on the GPU has ended; None on a CPU, where nothing is waited for
         self._end: Any = torch.cuda.Event() if self._on_gpu else None  # type: ignore[no-untyped-call]
         self._record = record
-        self._max_rows = rows
+        self._max_rows = max_rows
         self._forwards: dict[int, Replay] = {}  # by number of rows, one of `BUCKETS`
         self._choices: dict[int, Replay] = {}  # by number of tokens to choose, one of `CHOICE_BUCKETS`
 
@@ -79,20 +79,16 @@ class RecordedForwards:
         The largest is first, because smaller ones then find their memory in its pool. `report_progress` is called
         before each recording, with the recording's index and the number of all recordings.
         """
-        row_counts = [rows for rows in reversed(BUCKETS) if rows <= self._max_rows]
-        choice_counts = [count for count in reversed(CHOICE_BUCKETS) if count <= self._max_rows]
-        recording_count = len(row_counts) + len(choice_counts)
+        forwards = [partial(self.find_forward, rows) for rows in reversed(BUCKETS) if rows <= self._max_rows]
+        choices = [partial(self._find_choice, count) for count in reversed(CHOICE_BUCKETS) if count <= self._max_rows]
         began = time.perf_counter()
         # Each forward runs once before it is recorded. If the input still had the rows of an earlier step, a smaller
         # forward would write beyond its own rows.
         self._input.clear()
-        for index, rows in enumerate(row_counts):
-            report_progress(index, recording_count)
-            self.find_forward(rows)
-        for index, count in enumerate(choice_counts, start=len(row_counts)):
-            report_progress(index, recording_count)
-            self._find_choice(count)
-        log.info("recorded %d forward passes in %.1f s", len(row_counts), time.perf_counter() - began)
+        for index, record in enumerate([*forwards, *choices]):
+            report_progress(index, len(forwards) + len(choices))
+            record()
+        log.info("recorded %d forward passes in %.1f s", len(forwards), time.perf_counter() - began)
 
     def find_forward(self, rows: int) -> Replay:
         """Return the forward of a bucket, which is recorded now if it is not yet."""

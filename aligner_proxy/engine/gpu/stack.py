@@ -312,8 +312,7 @@ class Stack:
     @property
     def copy_bytes(self) -> int:
         """Bytes of a bf16 copy of all weights in 4 bits."""
-        packed_weights = [product.packed for product in self.products if product.packed is not None]
-        return sum(2 * packed.outputs * packed.inputs for packed in packed_weights)
+        return sum(2 * product.packed.outputs * product.packed.inputs for product in self.products if product.packed)
 
     def forward(self, step: StepView, layer_count: int | None = None) -> Tensor:
         """Run all rows of a step; return their states after the final norm, a view of `self.hidden`.

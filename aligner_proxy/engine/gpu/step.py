@@ -202,33 +202,33 @@ class StepInput:
         stops: list[int] = []
         for index, feed in enumerate(feeds):
             sequence = feed.job.sequence
-            start = feed.start
-            stop = feed.stop
-            ids += sequence.ids[start:stop]
-            places += range(start, stop)
-            counts.append(stop - start)
-            stops.append(stop)
-            self._write_blocks(index, sequence.blocks[: -(-stop // BLOCK)])
+            ids += sequence.ids[feed.start : feed.stop]
+            places += range(feed.start, feed.stop)
+            counts.append(feed.stop - feed.start)
+            stops.append(feed.stop)
+            self._write_blocks(index, sequence.blocks[: -(-feed.stop // BLOCK)])
         starts = [0, *accumulate(counts)]
         rows = find_bucket(len(ids))
-        arrays = self._host_arrays
         # all feeds at once: for one token, a call of numpy costs as much as for a hundred
         row_places = np.array(places, np.int32)
         row_sequences = np.repeat(self._sequence_numbers[: len(feeds)], counts)
-        slots = arrays["table"][row_sequences, row_places // BLOCK] * BLOCK + row_places % BLOCK
-        for name, values, padding in (("ids", ids, 0), ("places", row_places, 0), ("slots", slots, self._padding_slot)):
-            arrays[name][: len(ids)] = values
-            arrays[name][len(ids) : rows] = padding
-        arrays["starts"][: len(starts)] = starts
-        arrays["starts"][len(starts) :] = starts[-1]
-        arrays["lengths"][: len(feeds)] = stops
-        arrays["lengths"][len(feeds) :] = 0
+        slots = self._host_arrays["table"][row_sequences, row_places // BLOCK] * BLOCK + row_places % BLOCK
+        self._write("ids", ids, 0, rows)
+        self._write("places", row_places, 0, rows)
+        self._write("slots", slots, self._padding_slot, rows)
+        self._write("starts", starts, starts[-1])
+        self._write("lengths", stops, 0)
         self._divide_queries(starts, self._tilings[rows])
         choice_count = self._fill_choices(feeds, starts)
         # the table is the last array, so a slice can leave out its rows that this step does not use
         used = slice(self._table_start + len(feeds) * self._max_blocks)
         self._device[used].copy_(self._host[used], non_blocking=self._on_gpu)
         return rows, choice_count
+
+    def _write(self, name: str, values: Any, padding: int, stop: int | None = None) -> None:
+        """Write `values` to the beginning of an array on the host, and `padding` after them, up to the index `stop`."""
+        self._host_arrays[name][: len(values)] = values
+        self._host_arrays[name][len(values) : stop] = padding
 
     def _write_blocks(self, index: int, blocks: list[int]) -> None:
         """Write the blocks of the sequence with this index to the table, unless they stand there, as in most steps."""
@@ -237,17 +237,13 @@ class StepInput:
             self._blocks_in_table[index] = blocks
 
     def _divide_queries(self, starts: Sequence[int], tiling: Tiling) -> None:
-        """Write the query blocks of every sequence, as (sequence, first row), and mark unused blocks as empty.
-
-        `starts` are the first rows of the sequences, and the end of the last sequence.
-        """
+        """Write all query blocks; `starts` are the first rows of the sequences, and the end of the last sequence."""
         # sequence and row one after the other, because numpy takes a flat list far quicker than pairs
         flat_blocks: list[int] = []
         for index, (first_row, stop_row) in enumerate(pairwise(starts)):
             for row in range(first_row, stop_row, tiling.queries):
                 flat_blocks += (index, row)
-        self._host_arrays["query_blocks"][: len(flat_blocks)] = flat_blocks
-        self._host_arrays["query_blocks"][len(flat_blocks) : 2 * tiling.blocks] = NO_SEQUENCE
+        self._write("query_blocks", flat_blocks, NO_SEQUENCE, 2 * tiling.blocks)
 
     def _fill_choices(self, feeds: Sequence[Feed], starts: Sequence[int]) -> int:
         """Write the rows after which a token is to be chosen, with their favoured tokens and cautions.
@@ -273,11 +269,7 @@ class StepInput:
         if not rows:
             return 0
         bucket = find_bucket(len(rows), CHOICE_BUCKETS)
-        for name, values, padding in (
-            ("chosen_rows", rows, 0),
-            ("favoured", favoured, NO_SEQUENCE),
-            ("caution", cautions, 0),
-        ):
-            self._host_arrays[name][: len(rows)] = values
-            self._host_arrays[name][len(rows) : bucket] = padding
+        self._write("chosen_rows", rows, 0, bucket)
+        self._write("favoured", favoured, NO_SEQUENCE, bucket)
+        self._write("caution", cautions, 0, bucket)
         return bucket

@@ -28,7 +28,6 @@ import triton.language as tl
 from torch import Tensor
 
 from aligner_proxy.engine.gpu.step import NO_SEQUENCE, StepView
-from aligner_proxy.engine.gpu.triton_interpreter import is_interpreted
 from aligner_proxy.engine.scheduling.blocks import BLOCK
 
 _KEYS = 64
@@ -165,11 +164,7 @@ def _attend(
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, step: StepView, scale: float) -> Tensor:
-    """Return the attention [rows, heads * size] of `queries` [rows, heads, size] over the slots of their sequences.
-
-    `keys` and `values` are [key heads, slots, size]. Padding rows of the result hold anything. Implements
-    `Kernels.attend`.
-    """
+    """Return the attention of `queries` as `Kernels.attend` describes it; padding rows hold anything."""
     rows, heads, size = queries.shape
     key_heads = len(keys)
     tiling = step.tiling
@@ -181,7 +176,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, step: StepView, scale:
         split_sums = torch.empty((rows, heads, splits, size), dtype=torch.float32, device=queries.device)
         split_weights = torch.empty((rows, heads, splits, 2), dtype=torch.float32, device=queries.device)
         arrivals = _make_counters(tiling.blocks * key_heads, queries.device)
-    exact = queries.dtype == torch.float32 or is_interpreted()
+    exact = queries.dtype == torch.float32 or triton.knobs.runtime.interpret
     _attend[tiling.blocks, key_heads, splits](
         queries, keys, values, step.query_blocks, step.starts, step.lengths, step.table, out, split_sums,
         split_weights, arrivals, scale, step.table.stride(0), keys.stride(0), GROUP=heads // key_heads, SIZE=size,

@@ -2,9 +2,9 @@
 be added up, [parts, rows, width]. A program computes one row, or one head or some columns of a row. Arguments are
 pointers to tensors, or numbers; those in capitals are constants of the compiled kernel.
 
-`Kernels` (stack.py) says what each one computes. Attention is in triton_attention.py, the products with 4-bit weights
-are in triton_products.py. Every kernel rounds where the library's modules round. Sums are added in a fixed order, so
-the same input always gives the same bits.
+The public functions implement the operations of `Kernels` (stack.py), which describes their arguments. Attention is in
+triton_attention.py, the products with 4-bit weights are in triton_products.py. Every kernel rounds where the library's
+modules round. Sums are added in a fixed order, so the same input always gives the same bits.
 """
 
 from __future__ import annotations
@@ -184,19 +184,15 @@ def _round_up_to_power(number: int) -> int:
 def normalise(
     residual: Tensor, parts: Tensor | None, weight: Tensor, epsilon: float, out: Tensor | None = None
 ) -> Tensor:
-    """Add a product's `parts` to `residual` [rows, width], in place; return the sums divided by root mean square.
-
-    The result is scaled by `weight` [width], and written to `out` if that is given. Implements `Kernels.normalise`.
-    """
+    """Add a product's `parts` to `residual`, in place; return the sums, normalised and scaled by `weight`."""
     rows, width = residual.shape
     out = torch.empty_like(residual) if out is None else out
     part_count = 0 if parts is None else len(parts)
     # the kernel is given a pointer even if there are no parts, and then does not read it
     parts_or_placeholder = residual if parts is None else parts
-    part_stride = rows * width
     warps = 8 if width >= 2048 else 4
     _normalise[rows,](
-        residual, parts_or_placeholder, weight, out, width, part_stride, epsilon, PARTS=part_count,
+        residual, parts_or_placeholder, weight, out, width, rows * width, epsilon, PARTS=part_count,
         WIDTH=_round_up_to_power(width), num_warps=warps,
     )  # fmt: skip
     return out
@@ -212,11 +208,7 @@ def rotate_and_put(
     values: Tensor,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Rotate queries and keys by their positions, store keys and values in the cache, and return the queries.
-
-    The three are side by side in the product `parts`. `Kernels.rotate_and_put`, which this implements, describes the
-    arguments.
-    """
+    """Rotate queries and keys by their positions, store keys and values in the cache, and return the queries."""
     key_heads, _, size = keys.shape
     part_count, rows, width = parts.shape
     heads = width // size - 2 * key_heads
@@ -225,29 +217,27 @@ def rotate_and_put(
     # a kernel without bias or norms is given `parts` as a placeholder, which it does not read in their place
     bias_or_placeholder = parts if bias is None else bias
     query_norm, key_norm, epsilon = norms or (parts, parts, 0.0)
-    part_stride = rows * width
     _rotate_and_put[rows, heads + 2 * key_heads](
         parts, bias_or_placeholder, query_norm, key_norm, cosines, sines, step.places, step.slots, queries, keys,
-        values, part_stride, keys.stride(0), epsilon, HEADS=heads, KEY_HEADS=key_heads, SIZE=size, PARTS=part_count,
+        values, rows * width, keys.stride(0), epsilon, HEADS=heads, KEY_HEADS=key_heads, SIZE=size, PARTS=part_count,
         HAS_BIAS=bias is not None, HAS_NORMS=norms is not None, num_warps=1,
     )  # fmt: skip
     return queries
 
 
 def gate(parts: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return SiLU of a product's first half, times its second half, in `dtype`. Implements `Kernels.gate`."""
+    """Return SiLU of a product's first half, times its second half, in `dtype`."""
     part_count, rows, width = parts.shape
     out_width = width // 2
     out = torch.empty((rows, out_width), dtype=dtype, device=parts.device)
     columns = 512
     grid = (rows, triton.cdiv(out_width, columns))
-    part_stride = rows * width
-    _gate[grid](parts, out, out_width, part_stride, PARTS=part_count, COLUMNS=columns, num_warps=4)
+    _gate[grid](parts, out, out_width, rows * width, PARTS=part_count, COLUMNS=columns, num_warps=4)
     return out
 
 
 def put_states(states: Tensor, index: int, step: StepView, hidden: Tensor) -> None:
-    """Copy the hidden states [rows, width] of a layer to `states` at [slot, index]. Implements `Kernels.put_states`."""
+    """Copy the hidden states [rows, width] of a layer to `states` at [slot, index]."""
     rows, width = hidden.shape
     layer_states = states[:, index]
     _put_states[rows,](
@@ -256,7 +246,7 @@ def put_states(states: Tensor, index: int, step: StepView, hidden: Tensor) -> No
 
 
 def choose(logits: Tensor, choice: ChoiceInput) -> Tensor:
-    """Return the token chosen for each row of `logits`: the best, or the favoured one. Implements `Kernels.choose`."""
+    """Return the token chosen for each row of `logits`: the best, or the favoured one."""
     rows, width = logits.shape
     tokens = torch.empty(rows, dtype=torch.int32, device=logits.device)
     _choose[rows,](logits, choice.favoured, choice.caution, tokens, width, COLUMNS=_LOGITS_AT_ONCE, num_warps=8)

@@ -21,7 +21,6 @@ import triton.language as tl
 from torch import Tensor
 
 from aligner_proxy.engine.gpu.nf4 import TILE, PackedWeights
-from aligner_proxy.engine.gpu.triton_interpreter import is_interpreted
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,18 +228,16 @@ def count_parts(packed: PackedWeights, rows: int) -> int:
 
 
 def multiply(rows: Tensor, packed: PackedWeights) -> Tensor:
-    """Return the product [parts, rows, outputs] of `rows` [rows, inputs] with 4-bit weights; its parts are to be added.
-
-    There are several parts where a product has few tiles. Implements `Kernels.multiply`.
-    """
+    """Return the product as `Kernels.multiply` describes it; it has several parts if it has few tiles."""
     row_count, width = rows.shape
     part_count = count_parts(packed, row_count)
     blocks_of_part = triton.cdiv(packed.words.shape[1], part_count)
     tile_rows = _find_tile_rows(row_count)
     out = torch.empty((part_count, row_count, packed.outputs), dtype=torch.float32, device=rows.device)
     grid = (len(packed.words), triton.cdiv(row_count, tile_rows), part_count)
-    # the interpreter cannot run the assembly, and needs fp32 for products of bf16, too
-    exact = is_interpreted()
+    # Triton's interpreter, with which tests run kernels on a CPU, cannot run the assembly, and needs fp32 for products
+    # of bf16, too
+    exact = triton.knobs.runtime.interpret
     _multiply[grid](
         rows, packed.words, packed.scales, packed.coarse_book, packed.byte_tables, out, row_count, packed.outputs,
         width, blocks_of_part, ROWS=tile_rows, TILE=TILE, STAGES=_STAGES, QUICK=not exact, EXACT=exact,
@@ -250,7 +247,7 @@ def multiply(rows: Tensor, packed: PackedWeights) -> Tensor:
 
 
 def unpack(packed: PackedWeights) -> Tensor:
-    """Return the 4-bit weights as a matrix [outputs, inputs] in bf16. Implements `Kernels.unpack`."""
+    """Return the 4-bit weights as a matrix [outputs, inputs] in bf16."""
     out = torch.empty((packed.outputs, packed.inputs), dtype=torch.bfloat16, device=packed.words.device)
     grid = packed.words.shape[:2]  # one program for each tile
     _unpack[grid](packed.words, packed.scales, packed.book, out, packed.inputs, TILE=TILE, num_warps=4)

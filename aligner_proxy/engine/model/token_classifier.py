@@ -19,12 +19,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Model, Qwen3PreTrainedModel, Qwen3RMSNorm
 
 from aligner_proxy.engine.api import ClassifierInfo, LabelledSpan, TokenLabels, TokenLabelsRequest
 from aligner_proxy.engine.model import cpu_kernels
-from aligner_proxy.engine.weights import manifest, sources
+from aligner_proxy.engine.weights import manifest, quantise, sources
 from aligner_proxy.errors import AnswerTooLong, WeightsError
 
 GUARD = "Qwen3ForGuardModel"
@@ -262,15 +262,6 @@ def _load_model(loader: Any, folder: Path, config: Any, quantization: str, dtype
 
     `loader` is the class of transformers that loads it; `quantization` is "nf4", or other text for weights in `dtype`.
     """
-    quantisation_arguments = {}
-    if quantization == "nf4":
-        quantisation_arguments["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16,
-            llm_int8_skip_modules=list(_UNQUANTISED_LAYERS),
-        )
     model, report = loader.from_pretrained(
         str(folder),
         config=config,
@@ -278,7 +269,7 @@ def _load_model(loader: Any, folder: Path, config: Any, quantization: str, dtype
         device_map="cuda:0" if torch.cuda.is_available() else "cpu",
         local_files_only=True,
         output_loading_info=True,
-        **quantisation_arguments,
+        quantization_config=quantise.make_nf4_config(list(_UNQUANTISED_LAYERS)) if quantization == "nf4" else None,
     )
     missing_weights = sorted(report["missing_keys"])
     if missing_weights:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from aligner_proxy.engine.weights import manifest
@@ -91,6 +90,8 @@ def merge(source: ModelSource, folder: Path) -> Path:
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     if source.adapter:
+        from peft import PeftModel
+
         model = PeftModel.from_pretrained(model, str(source.adapter)).merge_and_unload()
     model.save_pretrained(str(folder))
     return folder
@@ -98,19 +99,24 @@ def merge(source: ModelSource, folder: Path) -> Path:
 
 def _save_nf4(plain_folder: Path, folder: Path) -> None:
     """Load `plain_folder` in 4 bits, and save it before a forward pass could lose precision (module docstring)."""
-    config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
     model: Any = AutoModelForCausalLM.from_pretrained(
         str(plain_folder),
-        quantization_config=config,
+        quantization_config=make_nf4_config(),
         dtype=torch.bfloat16,
         device_map="cuda:0" if torch.cuda.is_available() else "cpu",
     )
     model.save_pretrained(str(folder))
+
+
+def make_nf4_config(unquantised_layers: list[str] | None = None) -> BitsAndBytesConfig:
+    """Return the configuration by which transformers quantises a model; `unquantised_layers` are left as they are."""
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=unquantised_layers,
+    )
 
 
 def load_tokenizer(source: ModelSource) -> Any:

@@ -426,28 +426,20 @@ def fetch(model: str) -> Path:
         ) from None
 
 
-@dataclass(frozen=True, slots=True)
-class SharedBase:
-    """A base model to load, and the aligners that are adapters over this base, by name.
+def resolve_shared_base(
+    model: str | Path, template: str | None, adapters: Mapping[str, str | Path]
+) -> tuple[ModelSource, dict[str, ModelSource]]:
+    """Return the base of the aligner `model`, the default one, and the aligners that are adapters over it, by name.
 
-    `adapters` contains the aligner "default", unless the base model itself is this aligner.
-    """
-
-    base: ModelSource
-    adapters: Mapping[str, ModelSource]
-
-
-def resolve_shared_base(model: str | Path, template: str | None, adapters: Mapping[str, str | Path]) -> SharedBase:
-    """Return the sources of the aligner `model`, the default one, and of the `adapters` that share its base, by name.
-
-    Raises `WeightsError`, or `ConfigError` if they cannot be served together.
+    These include the aligner "default", unless the base itself is this aligner. Raises `WeightsError`, or `ConfigError`
+    if the `adapters` cannot be served together with it.
     """
     default_aligner = resolve(model, template)
     further_aligners = {name: resolve(adapter) for name, adapter in adapters.items()}
     for name, aligner in further_aligners.items():
         _check_adapter(name, aligner, default_aligner)
     if default_aligner.adapter is None:
-        return SharedBase(default_aligner, further_aligners)
+        return default_aligner, further_aligners
     # the base is loaded without adapter and heads; those of the default aligner are loaded like all others
     base = replace(
         default_aligner,
@@ -457,7 +449,7 @@ def resolve_shared_base(model: str | Path, template: str | None, adapters: Mappi
         taught_heads=None,
         identity=default_aligner.base.identity,
     )
-    return SharedBase(base, {DEFAULT_ALIGNER: default_aligner, **further_aligners})
+    return base, {DEFAULT_ALIGNER: default_aligner, **further_aligners}
 
 
 def _check_adapter(name: str, aligner: ModelSource, default_aligner: ModelSource) -> None:
