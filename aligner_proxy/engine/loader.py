@@ -307,9 +307,7 @@ def _count_cache_tokens(folder: Path, settings: EngineSettings, states: int) -> 
             copies = settings.quantization == "nf4" and acceleration.find_missing_part() is None
             plan = memory.plan_gpu(sizes, settings.quantization, number_bytes, states, free_bytes, copies=copies)
             return plan.cache_tokens
-        return memory.count_cache_tokens(
-            sizes, settings.quantization, number_bytes, memory.WINDOW, states, free_bytes, max_tokens
-        )
+        return memory.count_cache_tokens(sizes, settings.quantization, number_bytes, states, free_bytes, max_tokens)
     except WeightsError as error:
         raise WeightsError(f"{settings.model}: {error}") from None
 

@@ -1,9 +1,5 @@
 """Floors of the time that corrections take on a GPU: what reading the weights and computing must take. Each comes with
-the time to expect.
-
-    costs = estimate_costs(sizes, rates)       # costs.nothing_flagged, costs.all_written
-
-Nothing is measured here, and nothing is loaded. This module does not use torch.
+the time to expect. Nothing is measured or loaded here. No torch.
 """
 
 from __future__ import annotations

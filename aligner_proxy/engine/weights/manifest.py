@@ -1,7 +1,6 @@
-"""Manifest of an aligner folder (`aligner.json`), with the sha256 of every file, and the check of the files by it.
-
-This module does not use torch. An aligner folder holds a LoRA adapter over a named base, or a full model. Either may
-come with a detector head, and with taught heads of some objectives.
+"""Manifest of an aligner folder (`aligner.json`), with the sha256 of every file, and the check of the files by it. No
+torch. The folder holds a LoRA adapter over a named base, or a full model. Either may come with a detector head, and
+with taught heads of some objectives.
 """
 
 from __future__ import annotations
@@ -103,10 +102,7 @@ def _check_template(path: Path, manifest: Manifest) -> None:
 
 
 def verify_all(folder: Path, files: Mapping[str, str], fix: str) -> None:
-    """Compare all model files in `folder` with their sha256 in `files`, by file name.
-
-    Raises `WeightsError`, which ends with `fix`, for a file that differs, is missing, or has no hash in `files`.
-    """
+    """Do what `verify` does, and also raise `WeightsError` for a model file that has no sha256 in `files`."""
     verify(folder, files, fix)
     files_without_hash = [name for name in _list_model_files(folder) if name not in files and name != MANIFEST]
     if files_without_hash:

@@ -1,9 +1,8 @@
-"""Memory that an aligner needs, in bytes, computed from its config before anything is loaded. This module does not use
-torch.
+"""Memory that an aligner needs, in bytes, computed from its config before anything is loaded. No torch.
 
 The weights and one window of KV cache must fit. The cache takes the remaining memory, up to its usual size; on a GPU
-it may become larger (`plan_gpu`). A model that does not fit is refused; the error names the memory that it needs, the
-memory available, and what would fit. Otherwise the system would kill the process half-way.
+it may become larger (`plan_gpu`). A model that does not fit is refused, because otherwise the system would kill the
+process half-way.
 """
 
 from __future__ import annotations
@@ -50,7 +49,6 @@ class ModelSize:
     kv_heads: int
     """Number of heads of keys, and of values, in a layer."""
     head_size: int
-    """How many numbers a head has."""
     tied: bool
     """Whether embeddings and output layer are one matrix."""
 
@@ -64,7 +62,7 @@ class ModelSize:
     @property
     def other(self) -> int:
         """Number of parameters in embeddings, output layer and norms."""
-        # tied: embeddings and output layer are one matrix; two norms per layer, and the final one
+        # two norms per layer, and the final one
         return self.vocabulary * self.hidden * (1 if self.tied else 2) + (2 * self.layers + 1) * self.hidden
 
     def count_weight_bytes(self, quantization: str, width: int) -> float:
@@ -123,7 +121,6 @@ def count_cache_tokens(
     sizes: ModelSize,
     quantization: str,
     width: int,
-    window: int,
     states: int,
     available: float,
     most: int = CACHE_TOKENS,
@@ -131,23 +128,21 @@ def count_cache_tokens(
     """Return how many tokens of KV cache fit into `available` bytes beside the weights, at most `most`.
 
     A number that is not quantised has `width` bytes, and `states` hidden states are stored with each token. The cache
-    holds at least `window` tokens; raises `WeightsError` if these do not fit.
+    holds at least `WINDOW` tokens; raises `WeightsError` if these do not fit.
     """
     weight_bytes = sizes.count_weight_bytes(quantization, width)
     step_bytes = sizes.count_step_bytes()
     token_bytes = sizes.count_token_bytes(width, states)
-    needed_bytes = weight_bytes + step_bytes + window * token_bytes
+    needed_bytes = weight_bytes + step_bytes + WINDOW * token_bytes
     if needed_bytes > available:
         raise WeightsError(
-            f"not enough memory: it needs {_write_gb(needed_bytes)} "
-            f"({_write_gb(weight_bytes)} of weights, "
-            f"{_write_gb(window * token_bytes)} of cache for one window of {window} tokens, "
-            f"{_write_gb(step_bytes)} to compute in) "
-            f"and there are {_write_gb(available)}; {_suggest_fit(sizes, quantization, window, states, available)}"
+            f"not enough memory: it needs {_write_gb(needed_bytes)} ({_write_gb(weight_bytes)} of weights, "
+            f"{_write_gb(WINDOW * token_bytes)} of cache for one window of {WINDOW} tokens, {_write_gb(step_bytes)} to "
+            f"compute in) and there are {_write_gb(available)}; {_suggest_fit(sizes, quantization, states, available)}"
         )
     fitting_tokens = int((available - (weight_bytes + step_bytes)) // token_bytes)
     # at least one window, even if `most` is less, because the longest prompt has to fit
-    return max(window, min(most, fitting_tokens))
+    return max(WINDOW, min(most, fitting_tokens))
 
 
 def plan_gpu(
@@ -156,17 +151,17 @@ def plan_gpu(
     """Return how the `available` bytes of a GPU's memory are divided if no cache size is set.
 
     The cache gets its usual size if this fits, or else what fits. It becomes larger if half of the memory that weights,
-    one step and the copy leave holds more. `copies` says whether a bf16 copy of the weights would be used. The other
-    parameters are those of `count_cache_tokens`. Raises `WeightsError` if not even one window fits.
+    one step and the copy leave holds more. `copies` says whether a bf16 copy of the weights would be used. The rest is
+    as in `count_cache_tokens`.
     """
-    usual_tokens = count_cache_tokens(sizes, quantization, width, WINDOW, states, available)
+    usual_tokens = count_cache_tokens(sizes, quantization, width, states, available)
     token_bytes = sizes.count_token_bytes(width, states)
     free_bytes = available - sizes.count_weight_bytes(quantization, width) - sizes.count_step_bytes()
     # The copy comes before a larger cache, because it speeds up the reading of every prompt. The usual size of the
     # cache is enough for 32 answers; a larger one only holds more conversations, whose prompts are not read again.
     copy_bytes = ROOM_FOR_COPY * 2 * sizes.linear
-    has_usual_cache = usual_tokens >= CACHE_TOKENS
-    has_copy = copies and has_usual_cache and copy_bytes + usual_tokens * token_bytes <= free_bytes
+    fits_beside_cache = usual_tokens >= CACHE_TOKENS and copy_bytes + usual_tokens * token_bytes <= free_bytes
+    has_copy = copies and fits_beside_cache
     if has_copy:
         free_bytes -= copy_bytes
     tokens_in_half = int(free_bytes / 2 // token_bytes)
@@ -176,8 +171,7 @@ def plan_gpu(
 def check_preparation(sizes: ModelSize, available: float, *, merges: bool) -> None:
     """Raise `WeightsError` if the preparation of weights needs more memory than is `available`, in bytes.
 
-    `merges` says whether the preparation merges an adapter into them, in fp32 (4 bytes per number); otherwise it only
-    quantises them, from bf16 (2 bytes).
+    It merges an adapter into them in fp32 (4 bytes per number) if `merges`; otherwise it only quantises them from bf16.
     """
     if merges:
         needed_bytes = sizes.count_weight_bytes("none", 4)
@@ -193,9 +187,9 @@ def check_preparation(sizes: ModelSize, available: float, *, merges: bool) -> No
         )
 
 
-def _suggest_fit(sizes: ModelSize, quantization: str, window: int, states: int, available: float) -> str:
+def _suggest_fit(sizes: ModelSize, quantization: str, states: int, available: float) -> str:
     """Return what would fit, as text; the parameters are those of `count_cache_tokens`."""
-    cache_bytes = window * sizes.count_token_bytes(2, states)
+    cache_bytes = WINDOW * sizes.count_token_bytes(2, states)
     nf4_bytes = sizes.count_weight_bytes("nf4", 2) + sizes.count_step_bytes() + cache_bytes
     if quantization != "nf4" and nf4_bytes <= available:
         return f"quantization: nf4 would fit, it needs {_write_gb(nf4_bytes)}"

@@ -1,5 +1,5 @@
 """Resolver of an aligner's name (`embedded`, a folder, or the id of a model on Hugging Face's hub) to its files, and to
-what identifies their content. This module does not use torch.
+what identifies their content. No torch.
 
 The template comes from the setting, the manifest or a table of exact ids, never from a part of a path. A hub id may
 name the commit (owner/name@commit); otherwise it means the version that was on the hub when it was fetched. Only
@@ -85,9 +85,9 @@ class ModelSource:
 
 
 def find_config(model: str | Path) -> tuple[Weights, bool]:
-    """Return the files with a model's config, and whether the model has a detector head; weights are not read.
+    """Return the files with a model's config (an adapter's is that of its base), and whether it has a detector head.
 
-    The config of an adapter is that of its base. Raises a `WeightsError` or `ConfigError` that says what to do.
+    Reads no weights. Raises a `WeightsError` or `ConfigError` that says what to do.
     """
     folder = _find_folder(model)
     has_head = (folder / manifest.HEAD).exists()
@@ -107,7 +107,7 @@ def resolve(model: str | Path, template: str | None = None) -> ModelSource:
     """
     if is_embedded(model):
         return _read_folder(embedded_folder(), label=EMBEDDED, name=EMBEDDED, template=template)
-    if isinstance(model, Path) or not is_hub_id(model):
+    if not is_hub_id(model):
         folder = Path(model).expanduser()
         return _read_folder(folder, label=folder.name, name=str(folder), template=template)
     return _read_hub_model(str(model), template)
@@ -115,11 +115,8 @@ def resolve(model: str | Path, template: str | None = None) -> ModelSource:
 
 def check_files(model: str | Path, template: str | None = None) -> None:
     """Raise what `resolve` would raise about a folder by its file names and manifest; reads no weights."""
-    if is_embedded(model):
-        _find_parts(embedded_folder(), EMBEDDED, template)
-    elif not is_hub_id(model):
-        folder = Path(model).expanduser()
-        _find_parts(folder, folder.name, template)
+    folder = _find_folder(model)
+    _find_parts(folder, EMBEDDED if is_embedded(model) else folder.name, template)
 
 
 def find_judge(model: str | Path) -> Path:
@@ -168,14 +165,21 @@ def known_template(model: str) -> str | None:
 
 def list_unpinned(model: str | Path) -> Iterator[str]:
     """Yield the hub ids without a commit that `model` uses: its own, and that of the base that its manifest names."""
-    if is_hub_id(model) and not _names_commit(str(model)):
+    if _is_unpinned(model):
         yield str(model)
-    base = _read_manifest_base(model)
-    if base is None or not is_hub_id(base.hub) or _names_commit(base.hub):
-        return
+    try:
+        description = manifest.read(_find_folder(model))
+    except WeightsError:
+        return  # not fetched yet, or damaged; loading it reports the error
+    base = description.base if description else None
     # a base from an installed package is checked by its hash, so its hub id is not used
-    if not (base.gguf and _find_package_file(base.gguf)):
+    if base and _is_unpinned(base.hub) and not (base.gguf and _find_package_file(base.gguf)):
         yield base.hub
+
+
+def _is_unpinned(model: str | Path) -> bool:
+    """Whether `model` is a hub id that names no commit."""
+    return is_hub_id(model) and _split_id(str(model))[1] is None
 
 
 def refuse_unpinned(models: Iterable[str | Path]) -> None:
@@ -188,16 +192,6 @@ def refuse_unpinned(models: Iterable[str | Path]) -> None:
             )
 
 
-def _read_manifest_base(model: str | Path) -> manifest.Base | None:
-    """Return the base that a model's manifest names; None if it names none or cannot be read here."""
-    try:
-        folder = _find_folder(model)
-        description = manifest.read(folder)
-    except WeightsError:
-        return None  # not fetched yet, or damaged; loading it reports the error
-    return description.base if description else None
-
-
 def _find_folder(model: str | Path) -> Path:
     """Return the folder of a model on this machine. Raises `WeightsError` or `ConfigError`."""
     if is_embedded(model):
@@ -206,10 +200,7 @@ def _find_folder(model: str | Path) -> Path:
 
 
 def _split_id(model: str) -> tuple[str, str | None]:
-    """Split a hub id into (owner/name, commit or None).
-
-    Raises `ConfigError` for branches and tags, because they can be moved to other weights.
-    """
+    """Split a hub id into (owner/name, commit or None); raises `ConfigError` for branches and tags, which can move."""
     match = _HUB_ID.fullmatch(model)
     if match is None:
         return model, None
@@ -217,12 +208,6 @@ def _split_id(model: str) -> tuple[str, str | None]:
     if revision is not None and not _COMMIT.fullmatch(revision):
         raise ConfigError(f"{model}: {revision} is no commit; write its 40 hexadecimal digits, {name}@COMMIT")
     return name, revision
-
-
-def _names_commit(hub_id: str) -> bool:
-    """Whether a hub id names its commit."""
-    _, commit = _split_id(hub_id)
-    return commit is not None
 
 
 def languages(model: str | Path) -> tuple[str, ...]:
@@ -248,10 +233,10 @@ def template_of(model: str, configured: str | None, default_template: str | None
 def _find_parts(
     folder: Path, label: str, template: str | None
 ) -> tuple[manifest.Manifest | None, manifest.Base | None, str]:
-    """Return the manifest of an aligner folder, the base that its adapter names, and the name of its template.
+    """Return the manifest of an aligner folder and the base of its adapter, if any, and the name of its template.
 
-    Manifest and base are None if there is no manifest or no adapter. `label` is the aligner's name in reports;
-    `template` is the configured template, if any. Raises `WeightsError` or `ConfigError` if something is missing.
+    `label` is the aligner's name in reports; `template` is the configured template, if any. Raises `WeightsError` or
+    `ConfigError` if something is missing.
     """
     if not folder.is_dir():
         raise NoSuchModel(f"{folder} does not exist; give a folder, a Hugging Face id (owner/name), or embedded")
@@ -342,22 +327,18 @@ def _find_package_folder(package: str) -> Path | None:
 
 
 def _read_hub_model(model: str, template: str | None) -> ModelSource:
-    """Return the source of a fetched hub model: an aligner folder, or a plain model without manifest and adapter.
-
-    `template` is the configured template, if any. Raises `WeightsError` or `ConfigError`.
-    """
+    """Return the source of a fetched hub model: an aligner folder, or a plain model without manifest and adapter."""
     snapshot = _find_snapshot(model)
     description = manifest.read(snapshot)
     if description or (snapshot / manifest.ADAPTER).exists():
         return _read_folder(snapshot, label=model, name=model, template=template)
-    # a snapshot's folder is named by its commit, which is already a hash of its content
-    identity = {"hub": model, "commit": snapshot.name}
     return ModelSource(
         model=model,
         base=Weights(snapshot),
         template=template_of(model, template, known_template(model)),
         window=_DEFAULT_WINDOW,
-        identity=identity,
+        # a snapshot's folder is named by its commit, which is already a hash of its content
+        identity={"hub": model, "commit": snapshot.name},
         languages=card.read_languages(snapshot),
     )
 

@@ -1,9 +1,8 @@
-"""Store of prepared weights on disk. Weights are prepared once, are complete or absent, and are checked before every
-use.
+"""Store of prepared weights on disk, which are prepared once and checked before every use. No torch.
 
-This module does not use torch. `<home>/models/<content hash>-<quantization>/` holds the files to load, and
-`stored.json` with every file's hash. A folder appears by a single rename, under a lock. Therefore an interrupted or
-simultaneous preparation never leaves an incomplete folder.
+`<home>/models/<content hash>-<quantization>/` holds the files to load, and `stored.json` with every file's hash. A
+folder appears by a single rename, under a lock. Therefore an interrupted or simultaneous preparation never leaves an
+incomplete folder.
 """
 
 from __future__ import annotations
@@ -68,10 +67,7 @@ class WeightStore:
             )
 
     def find(self, prepared: Prepared) -> Path | None:
-        """Return the folder of these weights, after checking its files by their hashes; None if not prepared yet.
-
-        Raises `WeightsError` if a file differs.
-        """
+        """Return the folder of these weights; None if not prepared yet. Raises `WeightsError` if a file differs."""
         folder = self.folder(prepared)
         if not folder.exists():
             return None
@@ -83,17 +79,15 @@ class WeightStore:
         return folder
 
     def make(self, prepared: Prepared, fill: Callable[[Path], None]) -> Path:
-        """Prepare weights and return their folder.
+        """Prepare weights, unless another process has done so meanwhile, and return their folder.
 
         `fill` is called with a temporary folder, into which it writes the files; the folder is renamed when complete.
-        If another process has prepared the weights meanwhile, its folder is returned.
         """
         folder = self.folder(prepared)
         with self._lock(folder.name):
             # another process may have held the lock before
-            existing_folder = self.find(prepared)
-            if existing_folder:
-                return existing_folder
+            if self.find(prepared):
+                return folder
             partial_folder = folder.with_name(f".partial-{folder.name}")
             # we hold the lock, so an existing partial folder was left by an interrupted preparation
             shutil.rmtree(partial_folder, ignore_errors=True)
@@ -107,15 +101,19 @@ class WeightStore:
     def remember(self, name: str, prepared: Prepared) -> None:
         """Record the prepared weights of the hub id `name`, so that the download itself may be deleted."""
         self.root.mkdir(parents=True, exist_ok=True)
-        _record_path(self.root, name, prepared.quantization).write_text(json.dumps(asdict(prepared)) + "\n")
+        self._locate_record(name, prepared.quantization).write_text(json.dumps(asdict(prepared)) + "\n")
 
     def find_prepared(self, name: str, quantization: str) -> Prepared | None:
         """Return the weights that `remember` recorded for a hub id; None if there is no record, or they are gone."""
-        path = _record_path(self.root, name, quantization)
+        path = self._locate_record(name, quantization)
         if not path.exists():
             return None
         prepared = _read_prepared(path, f"remove it and run: aligner-proxy pull {name}")
         return prepared if self.folder(prepared).exists() else None
+
+    def _locate_record(self, name: str, quantization: str) -> Path:
+        """Return the path of the record that `remember` writes about the hub id `name`."""
+        return self.root / f"{name.replace('/', '--')}@{quantization}.json"
 
     @contextlib.contextmanager
     def _lock(self, name: str) -> Iterator[None]:
@@ -124,11 +122,6 @@ class WeightStore:
         with (self.root / f".{name}.lock").open("w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
-
-
-def _record_path(root: Path, name: str, quantization: str) -> Path:
-    """Return the path of the record that `remember` writes about the hub id `name`."""
-    return root / f"{name.replace('/', '--')}@{quantization}.json"
 
 
 def _read_prepared(path: Path, fix: str) -> Prepared:

@@ -34,21 +34,21 @@ def test_parameters_are_those_of_the_real_model(tmp_path: Path) -> None:
 
 
 def test_a_1b_model_in_4_bits_fits_in_a_few_gigabytes_and_a_7b_model_does_not() -> None:
-    assert memory.count_cache_tokens(TINY_LLAMA, "nf4", 2, 4096, 4, 3 * GB) == CACHE_TOKENS
+    assert memory.count_cache_tokens(TINY_LLAMA, "nf4", 2, 4, 3 * GB) == CACHE_TOKENS
     with pytest.raises(WeightsError) as refused:
-        memory.count_cache_tokens(LLAMA_7B, "nf4", 2, 4096, 4, 3 * GB)
+        memory.count_cache_tokens(LLAMA_7B, "nf4", 2, 4, 3 * GB)
     assert "needs 6.2 GB (3.8 GB of weights, 2.1 GB of cache for one window of 4096 tokens" in str(refused.value)
     assert "there are 3.0 GB; a model of about 3." in str(refused.value)
 
 
 def test_what_does_not_fit_unquantised_may_fit_in_4_bits() -> None:
     with pytest.raises(WeightsError, match=r"needs 30\.9 GB .* quantization: nf4 would fit, it needs 6\.\d GB"):
-        memory.count_cache_tokens(LLAMA_7B, "none", 4, 4096, 4, 16 * GB)
+        memory.count_cache_tokens(LLAMA_7B, "none", 4, 4, 16 * GB)
 
 
 def test_a_larger_cache_is_had_where_it_is_asked_for_and_fits() -> None:
-    assert memory.count_cache_tokens(TINY_LLAMA, "nf4", 2, 4096, 4, 6 * GB, most=32_768) == 32_768
-    assert memory.count_cache_tokens(TINY_LLAMA, "nf4", 2, 4096, 4, 2 * GB, most=32_768) < 32_768
+    assert memory.count_cache_tokens(TINY_LLAMA, "nf4", 2, 4, 6 * GB, most=32_768) == 32_768
+    assert memory.count_cache_tokens(TINY_LLAMA, "nf4", 2, 4, 2 * GB, most=32_768) < 32_768
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_the_cache_of_a_gpu_leaves_room_for_the_copy_and_is_never_below_its_usua
 ) -> None:
     available = gigabytes * GB
     try:
-        usual = memory.count_cache_tokens(sizes, "nf4", 2, memory.WINDOW, states, available)
+        usual = memory.count_cache_tokens(sizes, "nf4", 2, states, available)
     except WeightsError:
         return
     plan = memory.plan_gpu(sizes, "nf4", 2, states, available, copies=True)
@@ -122,16 +122,16 @@ def test_preparing_needs_more_than_serving() -> None:
         memory.check_preparation(LLAMA_7B, 20 * GB, merges=True)
 
 
-@given(st.floats(0, 64), st.integers(64, 4096), st.sampled_from(["nf4", "none"]), st.integers(0, 6))
-def test_the_cache_takes_what_is_left_and_no_more(gigabytes: float, window: int, kind: str, states: int) -> None:
+@given(st.floats(0, 64), st.sampled_from(["nf4", "none"]), st.integers(0, 6))
+def test_the_cache_takes_what_is_left_and_no_more(gigabytes: float, kind: str, states: int) -> None:
     try:
-        tokens = memory.count_cache_tokens(LLAMA_7B, kind, 2, window, states, gigabytes * GB)
+        tokens = memory.count_cache_tokens(LLAMA_7B, kind, 2, states, gigabytes * GB)
     except WeightsError:
         tokens = 0
     least = LLAMA_7B.count_weight_bytes(kind, 2) + LLAMA_7B.count_step_bytes()
-    assert (tokens == 0) == (least + window * LLAMA_7B.count_token_bytes(2, states) > gigabytes * GB)
+    assert (tokens == 0) == (least + memory.WINDOW * LLAMA_7B.count_token_bytes(2, states) > gigabytes * GB)
     if tokens:
-        assert window <= tokens <= CACHE_TOKENS
+        assert memory.WINDOW <= tokens <= CACHE_TOKENS
         assert least + tokens * LLAMA_7B.count_token_bytes(2, states) <= gigabytes * GB
 
 
