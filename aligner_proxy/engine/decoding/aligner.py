@@ -1,6 +1,5 @@
 """A loaded aligner, and how it reads a request: in prompts, each of which shows an answer, or a part of it, in a frame.
-The frame is the template, the objectives and the conversation. A taught head is a detector head that was fitted to the
-examples of one objective; it scores this objective in place of the aligner's own head.
+A taught head was fitted to the examples of one objective, which it scores in place of the aligner's own head.
 """
 
 from __future__ import annotations

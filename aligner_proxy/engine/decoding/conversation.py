@@ -1,5 +1,4 @@
-"""The conversation of a prompt, cut to its token limit. Undisguised text has plain letters in place of look-alikes, and
-no invisible characters. This module handles only text and runs no model.
+"""The conversation of a prompt, cut to its token limit. This module runs no model.
 
 An answer is judged even if the question is too long: then the beginning and the end of the question are read, with a
 mark between them. Of the turns before the question, as many are read as fit. Text that is repeated many times is read
@@ -44,9 +43,9 @@ _ITEM_BYTES = array("I").itemsize
 
 @dataclass(frozen=True, slots=True)
 class Repetition:
-    """What counts as a repetition: a unit of at most `max_unit` items that occurs at least `min_copies` times in a row.
+    """What counts as a repetition: a unit of at most `max_unit` letters or words, at least `min_copies` times in a row.
 
-    All copies together have at least `min_items` items. An item is a letter or a word.
+    All copies together have at least `min_items` letters or words.
     """
 
     max_unit: int
@@ -106,14 +105,14 @@ def shorten_text(text: str, ruler: Ruler, room: int) -> tuple[str, int]:
 
     A longer text is reduced to its beginning and its end, with a mark between them.
     """
-    text_ends = _undisguise_ends(text, room * _CHARS_READ_PER_TOKEN)
-    plain_text = CUT_MARK.join(collapse_repeats(text_end) for text_end in text_ends)
+    text_ends = [collapse_repeats(text_end) for text_end in _undisguise_ends(text, room * _CHARS_READ_PER_TOKEN)]
+    plain_text = CUT_MARK.join(text_ends)
     token_count = ruler.count(plain_text)
     if token_count <= room:
         return plain_text, token_count
     tokens_of_half = max(0, room - ruler.count(CUT_MARK)) // 2
     # if the text already consists of two ends, it is cut again where the first one ends
-    middle = len(plain_text) // 2 if len(text_ends) == 1 else len(collapse_repeats(text_ends[0]))
+    middle = len(plain_text) // 2 if len(text_ends) == 1 else len(text_ends[0])
     beginning = ruler.first(plain_text[:middle], tokens_of_half)
     end = ruler.last(plain_text[middle:], tokens_of_half)
     cut_text = beginning + CUT_MARK + end

@@ -1,11 +1,9 @@
-"""One correction, from the request to the edited answer. The answer is read in parts that fit the window, one prompt
-each. The detector scores the pieces of a part: its segments, or the sections of a segment that exceeds a part.
+"""One correction, from the request to the edited answer, which is read in parts that fit the window (parts.py).
 Consecutive flagged pieces are a run, and the hole that a run leaves in the answer is filled with its replacement.
 
 With a detector head, only flagged segments are rewritten; all other text is copied and cannot change. New text is
 scored like the text it replaces, and sentences that are flagged again, or nearly so, are dropped. Without a head, or on
-request, the whole answer is verified: the aligner writes it again, with the original as the draft. This module knows
-nothing of batching and queues.
+request, the whole answer is verified: the aligner writes it again, with the original as the draft.
 """
 
 from __future__ import annotations
@@ -36,9 +34,8 @@ from aligner_proxy.text.structure import Segment, dictated_text
 from aligner_proxy.types import Correction, SegmentScore, Verify, Write
 
 _REPLACEMENT_RESERVE = 16
-"""Tokens allowed for a replacement beyond 1.5 times the flagged run."""
 _ADDITION_RESERVE = 96
-"""Tokens allowed beyond these at the end of the answer, where whole sentences may be missing."""
+"""Tokens allowed beyond 1.5 times the flagged run; at the end of the answer, where whole sentences may be missing."""
 
 
 def _may_be_pruned(segment: Segment) -> bool:
@@ -54,10 +51,9 @@ def correct(
     sequence: TokenSequence,
     known_pieces: ScoredPieces | None = None,
 ) -> Work:
-    """Correct one answer. A generator that yields requests to the model and returns the `Correction`.
+    """Correct one answer and return the `Correction`; raises `AnswerTooLong`.
 
-    `known_pieces` are the scores of the first pieces, if the answer was read while it was being written. Raises
-    `AnswerTooLong`.
+    `known_pieces` are the scores of the first pieces, if the answer was read while it was being written.
     """
     if not request.answer.strip():
         return Correction(request.answer, aligner=aligner.info.content_hash)
@@ -86,15 +82,14 @@ class AnswerEditor(PieceScorer):
 
     def edit_answer(self) -> Generator[Ask, Step, EditedAnswer]:
         """Correct the answer as the request asks, and return it with the verdicts on its segments."""
-        if self._request.score_only:
+        limits_writing = self._request.write is not Write.FREE
+        # without scores nothing can be edited in place, so the answer stays
+        if self._request.score_only or (limits_writing and not self.can_score):
             # even without a head this reads the prompt, because the circuit breaker's probe must use the model
             return self._request.answer, self._verdicts((yield from self.score_pieces()))
         # `verify_answer` writes freely, so a request that limits writing is edited in place, too
-        if self.can_score and (self._request.verify is Verify.FLAGGED or self._request.write is not Write.FREE):
+        if self.can_score and (self._request.verify is Verify.FLAGGED or limits_writing):
             return (yield from self.rewrite_flagged())
-        # without scores nothing can be edited in place, so the answer stays
-        if self._request.write is not Write.FREE:
-            return self._request.answer, self._verdicts((yield from self.score_pieces()))
         return (yield from self.verify_answer())
 
     def replace_span(self, span: Span) -> Generator[Ask, Step, str]:
@@ -127,8 +122,8 @@ class AnswerEditor(PieceScorer):
     ) -> Generator[Ask, Step, None]:
         """Write a replacement for the flagged pieces with the indices `run_pieces`, and append it to `edited_pieces`.
 
-        These pieces are all in `part`. The prompt shows the part's pieces up to index `prompt_stop`, excluded. At the
-        end of the answer, `missing_objective` is the index of the objective that demands text there.
+        These pieces are all in `part`, whose pieces up to index `prompt_stop`, excluded, are in the prompt. At the end
+        of the answer, `missing_objective` is the index of the objective that demands text there.
         """
         shown_stop = max(run_pieces.stop, min(part.stop, prompt_stop))
         passage = self._prompt_passage(PartRange(part.first, part.first_own, shown_stop))
@@ -247,9 +242,9 @@ class AnswerEditor(PieceScorer):
     ) -> Generator[Ask, Step, str]:
         """Return the text that replaces a flagged run; "" removes the run.
 
-        Parts of the run are kept if the detector does not flag them on their own: what is left without flagged cells,
-        elements or comments; code without its comments; the title of an item; the cells of a row. At the end of the
-        answer, text is copied that the objective with the index `missing_objective` dictates word for word.
+        Parts of the run are kept if the detector does not flag them on their own (`_prune`, `Run.find_keepable_text`).
+        At the end of the answer, text is copied that the objective with the index `missing_objective` dictates word for
+        word.
         """
         if self.can_score:
             pruned_text = yield from self._prune(hole)
@@ -331,10 +326,7 @@ class AnswerEditor(PieceScorer):
         return places, margin
 
     def _find_flagged_removable_words(self, answer: str, segment: Segment) -> Generator[Ask, Step, list[Place]]:
-        """Return the (start, end) in `segment` of removable words that are flagged as a sentence in its place.
-
-        Removable words are those without which the segment still stands, such as a remark in brackets.
-        """
+        """Return the (start, end) in `segment` of removable words that are flagged as a sentence in its place."""
         text_before = answer[: segment.start]
         flagged_places: list[Place] = []
         for start, end in find_removable_words(segment.text):
@@ -362,10 +354,7 @@ class AnswerEditor(PieceScorer):
         return []
 
     def _find_flagged_words(self, prompt: Fitted, answer: str, segment: Segment) -> Generator[Ask, Step, list[Place]]:
-        """Return the (start, end) in `segment` of its flagged inner words: cells of a table, comments, clauses.
-
-        `prompt` is the prompt of `answer`, which contains the segment.
-        """
+        """Return the (start, end) in `segment` of its flagged inner words: cells of a table, comments, clauses."""
         places = judged_words(segment.text)
         if not places:
             return []
@@ -474,15 +463,11 @@ class AnswerEditor(PieceScorer):
         limits: WritingLimits,
         spans: Spans | None = None,
     ) -> Generator[Ask, Step, WrittenTokens]:
-        """Return the generator that writes after the tokens `context`.
-
-        Tokens that the sequence already holds are not fed again. The first step also scores the `spans`, if not None.
-        """
+        """Return the generator that writes after the tokens `context`; its first step also scores the `spans`."""
         # the last token is always fed again, because its hidden state determines the next token
         start = min(count_matching(self._sequence.ids, context), len(context) - 1)
         self._sequence.crop(start)
-        # if some of the prompt is read again, the step counts as a prompt, so that its states are stored for the
-        # detector
+        # if some of the prompt is read again, the step counts as a prompt, so that its states are stored
         is_prompt = spans is not None or start < passage.fitted.encoded.count_before(passage.fitted.prompt.end)
         first_ask = Ask(
             context[start:],

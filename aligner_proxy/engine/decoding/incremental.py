@@ -1,6 +1,4 @@
-"""Incremental correction: the aligner reads an answer while the upstream is still writing it. The answer is divided
-into parts that fit the window, one prompt each. A part shows pieces: the answer's segments, or sections of a very long
-one.
+"""Incremental correction: the aligner reads an answer while the upstream is still writing it.
 
 When the answer ends, only its last words are left to read, and all finished segments already have verdicts. The last
 word is held back, because its tokens may change with the following text: "harb" may become "harbour". A segment counts
@@ -125,10 +123,7 @@ class PartialAnswer:
 
 
 def read_growing_answer(aligner: Aligner, answer: PartialAnswer, sequence: TokenSequence) -> Work:
-    """Read an answer as it grows; once it is complete, correct it and return the `Correction`.
-
-    A generator that yields requests to the model. `sequence` are the tokens that the model has read.
-    """
+    """Read an answer as it grows; once it is complete, correct it and return the `Correction`."""
     reader = AnswerReader(aligner, answer, sequence)
     while not answer.complete:
         text = answer.body.take_text()
@@ -147,9 +142,7 @@ def read_growing_answer(aligner: Aligner, answer: PartialAnswer, sequence: Token
 
 
 class AnswerReader:
-    """Reads an answer that is still being written, part by part, without reading text of a part twice. Its generators
-    yield requests to the model (`Ask`) and are sent the results (`Step`).
-    """
+    """Reads an answer that is still being written, part by part, without reading text of a part twice."""
 
     def __init__(self, aligner: Aligner, answer: PartialAnswer, sequence: TokenSequence) -> None:
         self._aligner = aligner
@@ -281,10 +274,7 @@ class AnswerReader:
             yield from self._add_scores(part, pieces, prompt, step)
 
     def _count_firm_tokens(self, prompt: Fitted) -> int:
-        """Return the number of the prompt's tokens that further text cannot change: all before those of the last word.
-
-        Of "... opens at the harb", the tokens of "... opens at the" are counted.
-        """
+        """Return how many of the prompt's tokens further text cannot change: all before those of the last word."""
         return prompt.encoded.count_before(prompt.prompt.offset_in_prompt(firm_length(self._part_text)))
 
     def _add_scores(
@@ -314,10 +304,7 @@ class AnswerReader:
         answer.notify_change()
 
     def _build_prompt(self, part: PartRange, pieces: list[Segment], tail: str) -> Fitted:
-        """Build the prompt of a part's pieces and the `tail` after them, and store it with this text.
-
-        Only the text after that of the part's previous prompt is tokenised.
-        """
+        """Build the prompt of a part's pieces and the `tail` after them, from the previous one, and store it."""
         previous = self._prompt
         pieces_text = join_pieces(pieces, ends=not tail)
         undisguised = join_undisguised((self._division.undisguise_part(part, pieces_text), undisguise(tail)))

@@ -1,6 +1,5 @@
 """Division of an answer into parts that fit the window, one prompt each. A part shows pieces of the answer: its
-segments, where a segment longer than a part is cut into several pieces. The undisguised form of a text has plain
-letters in place of look-alikes, and no invisible characters. This module handles only text and runs no model.
+segments, where a segment longer than a part is cut into several pieces. This module runs no model.
 
 A part begins with the last pieces of the previous part, as context only: these are judged and edited in the previous
 part. Where a part ends depends only on the text before that point, so a growing answer is divided like the complete
@@ -206,10 +205,7 @@ class Division:
     def _break_segment(
         self, segment: Segment, undisguised: UndisguisedText
     ) -> Iterable[tuple[Segment, UndisguisedText, int]]:
-        """Cut a segment that exceeds a part; yield (piece, undisguised form, number of tokens) for each piece.
-
-        A piece is cut between two words if it has several.
-        """
+        """Yield the result of `_measure_pieces` for a segment that exceeds a part, cut between words if it has any."""
         # less than a whole part, so that context fits beside a piece
         max_tokens = max(1, self._room - self._max_context)
         start = 0  # where the next piece begins in `segment.text`

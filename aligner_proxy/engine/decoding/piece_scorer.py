@@ -1,5 +1,4 @@
-"""Scores of an answer's pieces by the detector head: every prompt is read, and nothing is written. A piece is a segment
-of the answer, or a section of a very long segment; an answer that exceeds the window is read in parts, one prompt each.
+"""Scores of an answer's pieces (parts.py) by the detector head: every prompt is read, and nothing is written.
 
 A first score may be wrong in two cases, so such pieces are read once more before they count as flagged: pieces with
 words that are judged by themselves (`judge_words`), and pieces after a flagged one (`judge_followers`).
@@ -105,8 +104,7 @@ class PieceScorer:
     ) -> Generator[Ask, Step, list[Score]]:
         """Return the scores of a part's own pieces, after pieces that may be flagged wrongly were judged again.
 
-        `earlier_scores` are those of all pieces of the answer before. Without a head the prompt is read all the same,
-        and the result is empty.
+        `earlier_scores` are those of all pieces before. Without a head the prompt is read, and the result is empty.
         """
         if not self.can_score:
             return (yield from self._prefill(passage))
@@ -151,8 +149,7 @@ class PieceScorer:
     ) -> Generator[Ask, Step, tuple[Score, list[Score | None]]]:
         """Return the score of a piece, not raised by its inner words, and a score for each of its inner words.
 
-        The inner words of a table row, for example, are its cells. Each is scored as a plain sentence in the piece's
-        place; None for inner words that are not flagged as a sentence. `text` is the answer in the prompt.
+        Each is scored as a plain sentence in the piece's place; None for inner words that are not flagged as one.
         """
         piece_spans = find_spans_with_words(prompt.prompt, [piece], prompt.offsets)
         # the inner words count as segments here, so that each gets a score of its own; the piece is the last segment
@@ -244,10 +241,9 @@ class PieceScorer:
         rows: bool = False,
         taught_heads: TaughtColumns | None = None,
     ) -> Generator[Ask, Step, Step]:
-        """Read a prompt, up to the last of its `spans`, and return the step with the scores of the spans' segments.
+        """Read a prompt, up to the last of its `spans`, and return the step with scores, and perhaps rows, of these.
 
-        `rows` says whether the step also has the segments' rows. `taught_heads` are those of the objectives in the
-        prompt, if these are not the request's own.
+        `taught_heads` are those of the objectives in the prompt, if these are not the request's own.
         """
         ids = prompt.ids[: spans.segments[-1].stop] if spans and spans.segments else prompt.ids
         # tokens that the sequence holds, for example from an answer that was read while it was written, are not fed

@@ -1,11 +1,9 @@
 """Prompts that fit the aligner's window, however long the conversation and the answer are. An answer that is too long
-for one prompt is read in parts (parts.py). The frame is what these prompts have in common: everything but
-the answer.
+for one prompt is read in parts (parts.py). The frame is what these prompts have in common: all but the answer.
 
 Every prompt contains the whole template with the objectives. Of the remaining window the conversation gets up to half
 (conversation.py cuts it). The answer gets the rest, which must hold the answer and its rewritten form. The cut of the
-conversation does not depend on the answer, so that a growing answer always follows the same tokens. Requests are
-refused only if the objectives fill the window or the answer exceeds a limit.
+conversation does not depend on the answer, so that a growing answer always follows the same tokens.
 """
 
 from __future__ import annotations
@@ -97,10 +95,7 @@ class PromptFrame:
         return Fitted(prompt, encoded, shared=encoded.count_before(self._find_tenant_start(prompt)))
 
     def extend_prompt(self, previous: Fitted, answer: str | UndisguisedText, common_length: int) -> Fitted:
-        """Return the prompt of an answer whose first `common_length` characters are those of the answer in `previous`.
-
-        Only the rest is tokenised.
-        """
+        """Return `fit_prompt(answer)`; its first `common_length` characters are in `previous`, with their tokens."""
         prompt = prompts.render(self.template, self.conversation_text, answer, self.objectives)
         encoded = self.tokenizer.extend_prompt(
             previous.encoded, previous.prompt.text, prompt.text, prompt.offset_in_prompt(common_length)
@@ -126,15 +121,18 @@ def make_frame(
     """Build the frame of a request's prompts; raises `AnswerTooLong` if the objectives or the answer are too long."""
     if len(request.answer) > LONGEST_ANSWER_CHARS:
         raise AnswerTooLong(f"an answer of {len(request.answer)} characters; at most {LONGEST_ANSWER_CHARS} are read")
-    tokens_left = window - _count_frame_tokens(request, template, tokenizer, window)
+    frame_text = prompts.render(template, "", "", request.objectives).text
+    tokens_left = 0
+    # objectives that are obviously too long are not tokenised
+    if len(frame_text) <= window * CHARS_PER_TOKEN:
+        tokens_left = window - len(tokenizer.encode_prompt(frame_text).ids)
     if tokens_left < MIN_ROOM:
         raise AnswerTooLong(f"the objectives fill the aligner's window of {window} tokens; write shorter ones")
-    turns = conversation.cut_turns(
-        request.turns, TokenRuler(tokenizer, template), int(tokens_left * CONVERSATION_SHARE)
-    )
+    ruler = TokenRuler(tokenizer, template)
+    turns = conversation.cut_turns(request.turns, ruler, int(tokens_left * CONVERSATION_SHARE))
     conversation_text = prompts.query_field(template, turns)
     # what a short conversation leaves of its half goes to the answer
-    answer_tokens = compute_answer_room(tokens_left - len(tokenizer.list_ids(template.guard(conversation_text))))
+    answer_tokens = compute_answer_room(tokens_left - ruler.count(conversation_text))
     return PromptFrame(
         template,
         conversation_text,
@@ -144,17 +142,6 @@ def make_frame(
         window=window,
         answer_tokens=answer_tokens,
     )
-
-
-def _count_frame_tokens(
-    request: AlignRequest, template: prompts.Template, tokenizer: PromptTokenizer, window: int
-) -> int:
-    """Return the number of tokens of the template with the objectives.
-
-    Objectives that are obviously too long are not tokenised; the result is then `window` + 1, which the caller refuses.
-    """
-    text = prompts.render(template, "", "", request.objectives).text
-    return window + 1 if len(text) > window * CHARS_PER_TOKEN else len(tokenizer.encode_prompt(text).ids)
 
 
 def count_writing_room(answer_tokens: int) -> int:

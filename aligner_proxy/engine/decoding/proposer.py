@@ -1,10 +1,10 @@
 """Proposer of draft tokens, which the model checks in one pass. They are taken from a text of known tokens (`lookup`),
 as a rule the answer that is being edited. The pointer is the place in this text where the next draft begins. A run is a
-series of tokens that the model copies from it.
+series of tokens that the model copies from it. No torch.
 
-This module does not use torch. In the answer "The big cat sat
-down", the model writes "The cat": "big" was a wrong draft, "cat" is found in the answer, and the next draft is "sat
-down". When the model disagrees with the draft, the pointer is set again, by the first of these that applies:
+In the answer "The big cat sat down", the model writes "The cat": "big" was a wrong draft, "cat" is found in the answer,
+and the next draft is "sat down". When the model disagrees with the draft, the pointer is set again, by the first of
+these that applies:
 
 - the last 4, 3 or 2 tokens written occur in the answer: after the occurrence nearest to the current position
 - the token written is the one at which the last run broke: after this token (an insertion has ended)
@@ -119,9 +119,9 @@ class DraftProposer:
         self._acceptance = self._acceptance.add_step(copied_count, run_ended=not run_continues, step_round=step_round)
 
     def _count_sure_tokens(self) -> int:
-        """Return the number of tokens from the pointer to the end of the trusted range that contains it.
+        """Return the number of tokens from the pointer to the end of the trusted range that contains it, if any.
 
-        The result is 0 if no range does, or if the last run has ended, so that the pointer may be wrong.
+        The result is 0 if the last run has ended, so that the pointer may be wrong.
         """
         trusted_range = next((tokens for tokens in self._trusted_ranges if self._pointer in tokens), None)
         return trusted_range.stop - self._pointer if trusted_range and self._acceptance.in_run else 0

@@ -1,5 +1,4 @@
-"""Rows of segments: the numbers that the detector head reads of each segment. They are the training data for taught
-heads, which judge one objective as its examples show.
+"""Rows of segments: the numbers that the detector head reads of each segment, on which taught heads are trained.
 
 Each answer is read as if it were to be corrected, in the same prompts and parts, so that a head fitted to these rows
 gets equal rows when it judges. The answers are read one after the other, so that the common beginning of their prompts

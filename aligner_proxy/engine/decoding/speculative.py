@@ -64,11 +64,9 @@ def generate(
 ) -> Generator[Ask, Step, WrittenTokens]:
     """Feed `first_ask` with a draft, then decode greedily until the end mark, `limits.is_done`, or the token limit.
 
-    Returns the tokens written. `sequence` and `tally` are updated with every step. `eos_ids` are the tokens that count
-    as the end mark.
-
-    Example: the draft is "The cat sat" and the model would write "The dog": "The" is accepted, "dog" is recovered, and
-    "cat sat" is taken back out of `sequence`. The next draft follows "dog".
+    Updates `sequence` and `tally` with every step. Each of `eos_ids` counts as the end mark. Example: the draft is "The
+    cat sat" and the model would write "The dog": "The" is accepted, "dog" is recovered, and "cat sat" is taken back out
+    of `sequence`. The next draft follows "dog".
     """
     output: list[int] = []
     scores: list[Score] = []
@@ -102,9 +100,7 @@ def generate(
 def collect_tokens(draft: list[int], accepted: int, own_token: int, eos_ids: frozenset[int], tally: Tally) -> list[int]:
     """Return the tokens that one step wrote, up to and including the end mark, and count them in `tally`.
 
-    Draft tokens count as drafted, and the first `accepted` of them as accepted. The model's `own_token` counts as
-    recovered if a draft token was rejected, else as bonus. With the draft `[5, 6, 7]`, of which 2 are accepted, and 9
-    as the own token, the result is `[5, 6, 9]`.
+    With the draft `[5, 6, 7]`, of which 2 are `accepted`, and 9 as the model's own token, the result is `[5, 6, 9]`.
     """
     tally.drafted += len(draft)
     if not eos_ids.isdisjoint(draft[:accepted]):

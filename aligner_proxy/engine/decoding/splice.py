@@ -1,5 +1,4 @@
-"""Splicing of generated text into an answer in place of flagged runs. This module handles only text and runs no model.
-A run is a series of consecutive segments of the answer; those that are not flagged are kept.
+"""Splicing of generated text into an answer in place of flagged runs (consecutive segments). This module runs no model.
 
 While the aligner writes a replacement, it may reach the kept sentence after the run. Writing stops there, and the text
 before that sentence is the replacement. Kept segments are always copied from the answer, never taken from the model.
@@ -59,8 +58,8 @@ class Run:
     def find_keepable_text(self, text_behind: str) -> str:
         """Return the part that may be kept: code without its comments, or the title or cells of the run's last line.
 
-        The result is "" if there is neither. `text_behind` is the text that follows the run in its line, or in its list
-        item. Of the flagged "1. **Pack:** You fool." before "Take a coat." the title "1. **Pack:**" may be kept.
+        `text_behind` is the text that follows the run in its line, or in its list item. Of the flagged "1. **Pack:**
+        You fool." before "Take a coat." the title "1. **Pack:**" may be kept.
         """
         code = join([(without_comments(segment.text) or "", segment.gap) for segment in self.segments])
         if code:
@@ -110,13 +109,10 @@ class Hole:
     def _drop_copies(self, text: str) -> str:
         """Return `text` up to a copy of a kept segment after the run, without copies of kept segments before the run.
 
-        Pieces without words are left out, too.
-
         Small models often repeat a kept sentence in nearly the same words. Kept segments that are similar to the run
-        itself are not compared, because in a list of similar items a rewritten one may resemble another.
+        itself are not compared, because in a list of similar items a rewritten one may resemble another. Pieces without
+        words are left out, too.
         """
-        if not text:
-            return text
         own_words = [_find_words(segment.text) for segment in self.run.segments]
         words_before = [words for words in map(_find_words, self.kept_before) if not _is_like_any(words, own_words)]
         words_after = [words for words in map(_find_words, self.kept_after) if not _is_like_any(words, own_words)]
@@ -154,8 +150,8 @@ def rewrite_flagged_runs(
 ) -> Generator[Hole, str, str]:
     """Edit an answer. A generator that yields each hole in order, is sent its replacement, and returns the new answer.
 
-    Unflagged segments are copied. `edited` is the list of the (text, gap) pieces before these segments, to which the
-    pieces of the result are appended; the first `skip` segments are context and already in this list.
+    `edited` is the list of the (text, gap) pieces before these segments, to which the pieces of the result are
+    appended; the first `skip` segments are context and already in this list.
     """
     pieces = [] if edited is None else edited
     for run in group_runs(segments, flags, skip):
@@ -173,10 +169,7 @@ def rewrite_flagged_runs(
 
 
 def make_hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, text_before: str, gap_before: str) -> Hole:
-    """Describe the hole that a flagged run leaves among `segments`; `flags` say which of the segments are flagged.
-
-    `text_before` is the edited answer before the run, `gap_before` the white space between the two.
-    """
+    """Return the hole that a flagged run leaves among `segments`; `flags` say which of the segments are flagged."""
     stop = run.first + len(run.segments)
     kept_before = [segment for segment, flag in zip(segments[:stop], flags[:stop], strict=True) if not flag]
     kept_after = [
@@ -202,8 +195,8 @@ def make_hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, text
 def _find_rest_of_line(run: Run, segments: Sequence[Segment], flags: Sequence[bool]) -> str:
     """Return the text that follows a run in its line, up to the next flagged segment.
 
-    If the run ends its line, the result is the line below, provided that this line is unflagged and indented, as a line
-    nested in a list item is. `segments` and their `flags` are those after the run.
+    If the run ends its line, this is the line below, provided that it is unflagged and indented, as a line nested in a
+    list item is. `segments` and their `flags` are those after the run.
     """
     if "\n" in run.segments[-1].gap:
         is_nested = bool(segments) and not flags[0] and segments[0].text[:1] in (" ", "\t")
@@ -233,9 +226,7 @@ def group_runs(segments: Sequence[Segment], flags: Sequence[bool], skip: int = 0
 
 
 def cut_kept_beginning(text: str) -> str:
-    """Return the beginning by which a kept segment is recognised in text that the model writes.
-
-    It has `KEY_CHARS` characters and the rest of the last word; a shorter segment is returned whole.
+    """Return the beginning by which a kept segment is recognised in text that the model writes, or the whole segment.
 
     "The harbour opens at six every morning." -> "The harbour opens at"
     """
@@ -256,8 +247,6 @@ def list_kept_beginnings(kept_after: Sequence[Segment]) -> tuple[str, ...]:
 
 def cut_before_resumption(generated: str, kept_beginnings: Sequence[str]) -> str | None:
     """Return `generated` up to its first segment that begins like a kept one; None if no segment does.
-
-    The model was asked to replace a run. Once it repeats text that is kept after the run, the replacement is complete.
 
     Item numbers are ignored, because a model that leaves an item out renumbers the next ones: "2. Take a coat." repeats
     the kept "3. Take a coat.". List marks of generated segments are ignored, too, because a model that leaves out the

@@ -1,6 +1,5 @@
-"""Hidden states of texts, which plugins request from the engine, for example to choose objectives for a prompt.
-
-The model's thread reads each text once, separately. This takes the time of a step, and no blocks of the KV cache.
+"""Hidden states of texts, which plugins request from the engine, for example to choose objectives for a prompt. The
+model's thread reads each text once, separately. This takes the time of a step, and no blocks of the KV cache.
 """
 
 from __future__ import annotations
@@ -15,10 +14,7 @@ _MAX_CHARS = 16_000
 
 
 def read_states(aligner: Aligner, request: StatesRequest, sequence: TokenSequence) -> Work:
-    """Return one list of numbers per text: for each requested layer, the normalised mean of the text's hidden states.
-
-    Raises `StatesUnavailable` for unknown layers.
-    """
+    """Return the rows of the texts (encoder.py); raises `StatesUnavailable` for unknown layers."""
     yield from ()  # a generator like other work, but it needs no step
     runner = aligner.runner
     unknown_layers = [layer for layer in request.layers if layer >= runner.layers]

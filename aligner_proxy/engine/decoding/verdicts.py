@@ -1,5 +1,4 @@
-"""Verdicts on the segments of an answer, made of the scores of its pieces. A piece is a segment, or a section of a very
-long one (parts.py). This module does not use torch."""
+"""Verdicts on the segments of an answer, made of the scores of its pieces (parts.py). No torch."""
 
 from __future__ import annotations
 
@@ -14,10 +13,7 @@ from aligner_proxy.types import SegmentEvidence, SegmentScore
 
 @dataclass(frozen=True, slots=True)
 class ScoredPieces:
-    """The scores of an answer's first pieces, and what these pieces say of the answer as a whole (`evidence`).
-
-    The evidence of a piece comes from its first reading, in its place; later readings do not count.
-    """
+    """The scores of an answer's first pieces, and what their first readings say of the answer as a whole."""
 
     scores: list[Score] = field(default_factory=list)
     evidence: list[SegmentEvidence] = field(default_factory=list)

@@ -1,7 +1,7 @@
 """A forward pass of Llama's family over the loaded model's own weights, through few kernels. A row is one token of a
 step. The result of a matrix product comes in parts, [parts, rows, width], which the next kernel adds up.
 
-    stack = Stack(model, kernels, cache, positions)
+    stack = Stack(model, kernels, cache, positions, taps, states)
     stack.forward(step_input.view(rows))       # writes stack.hidden
     tokens = stack.choose(step_input.view_choice(count))
 
@@ -42,8 +42,8 @@ _GATE_MODULES = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 
 class Kernels(Protocol):
     """The operations of a forward pass, implemented by Triton kernels (triton_kernels.py) and, for tests, in plain
-    torch. A row is one token of the step. The inputs of a product may be divided among programs, so its sums come in
-    parts, [parts, rows, width], which the next kernel adds up in order.
+    torch. The inputs of a product may be divided among programs, so its sums come in parts, [parts, rows, width], which
+    the next kernel adds up in order.
     """
 
     def normalise(
@@ -172,10 +172,7 @@ class Product:
 
 
 def _use_packed(product: Product, layer: Any, first: int, stop: int) -> None:
-    """Let a 4-bit layer compute with its outputs `first` to `stop` (excluded) of `product`, and free its own weights.
-
-    So the library's modules can still run the layer, for example with an adapter.
-    """
+    """Let a 4-bit layer, which may be run with an adapter, compute with its outputs of `product`; free its weights."""
 
     def multiply(inputs: Tensor) -> Tensor:
         rows = inputs.to(torch.bfloat16).reshape(-1, inputs.shape[-1])
@@ -256,8 +253,8 @@ class Stack:
         kernels: Kernels,
         cache: tuple[Tensor, Tensor],
         positions: int,
-        taps: Sequence[int] = (),
-        states: Tensor | None = None,
+        taps: Sequence[int],
+        states: Tensor | None,
     ) -> None:
         base = model.model
         self._kernels = kernels
@@ -315,10 +312,9 @@ class Stack:
         return sum(2 * product.packed.outputs * product.packed.inputs for product in self.products if product.packed)
 
     def forward(self, step: StepView, layer_count: int | None = None) -> Tensor:
-        """Run all rows of a step; return their states after the final norm, a view of `self.hidden`.
+        """Run all rows of a step through all or the first `layer_count` layers.
 
-        If `layer_count` is given, only the first `layer_count` layers are run. Then the states that are stored for
-        detector heads are of no use.
+        Returns their states after the final norm, a view of `self.hidden`.
         """
         kernels = self._kernels
         layers = self._layers[:layer_count]

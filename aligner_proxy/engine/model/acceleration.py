@@ -1,5 +1,4 @@
 """Lets a runner on an NVIDIA GPU compute with kernels and CUDA graphs of our own, where the machine has all they need.
-
 Elsewhere the runner computes with the library's modules, as on a CPU, and one line in the log says why.
 """
 
@@ -52,8 +51,7 @@ def try_kernel() -> str | None:
 def accelerate(runner: ModelRunner, report_progress: Callable[[str], None] = lambda _: None) -> bool:
     """Record the runner's forward passes as CUDA graphs, if possible; return whether they were recorded.
 
-    The first time on a machine, the kernels are compiled. `report_progress` is called with a line of text for each
-    recording.
+    The kernels are compiled the first time. `report_progress` is called with a line of text for each recording.
     """
     obstacle = find_missing_part() or _record_forwards(runner, report_progress)
     if obstacle:

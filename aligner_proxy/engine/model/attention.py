@@ -41,8 +41,7 @@ _MAX_QUERIES = 64
 
 @dataclass(frozen=True, slots=True)
 class AttentionRow:
-    """One sequence's part of a step: its new tokens are those from `start` to `stop`, excluded, among those of the
-    step.
+    """One sequence's part of a step: its new tokens are those from `start` to `stop`, excluded, of the step's tokens.
 
     `context` are the slots of all its tokens, the new ones last.
     """
@@ -153,7 +152,6 @@ def _pad_context(context: Tensor, multiple: int, min_length: int = 0) -> Tensor:
 
     Other slots could hold NaN or infinity, which would reach the result although their weight is 0.
     """
-    # rounded up to the next multiple
     length = -(-max(min_length, len(context)) // multiple) * multiple
     return torch.cat([context, context[-1:].expand(length - len(context))]) if length > len(context) else context
 
@@ -185,8 +183,7 @@ def attend(
 ) -> tuple[Tensor, None]:
     """Return the attention [1, tokens, heads, size] of one layer over all sequences of a step. The library calls this.
 
-    `query`, `key` and `value` [1, heads, tokens, size] are those of the step's new tokens. Keys and values are written
-    to the KV store first.
+    `query`, `key` and `value` [1, heads, tokens, size] are those of the step's new tokens.
     """
     layer = module.layer_idx
     scale = settings.get("scaling")

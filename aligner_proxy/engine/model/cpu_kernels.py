@@ -1,21 +1,17 @@
-"""Faster products of 4-bit layers on a CPU, through private symbols of bitsandbytes and torch. "Tiles" (AMX) are
-instructions of a CPU that multiply bf16 matrices. A packed weight has 4 bits; an unpacked one has bf16 or fp32.
+"""Faster products of 4-bit layers on a CPU, through private symbols of bitsandbytes and torch. A packed weight has 4
+bits; an unpacked one has bf16 or fp32. With untested versions of the libraries, all layers are left unchanged.
 
 bitsandbytes' layer takes some 20 microseconds to reach its kernel, twice as long as the kernel takes for one token of a
 small model. With 210 layers this is a sixth of a forward pass. So the kernel is called directly, with the same packed
-weights and thus the same results. A layer whose results would not be exactly the same is left unchanged, and so is
-everything on a GPU.
+weights and thus the same results.
 
 A CPU that multiplies bf16 matrices in tiles (AMX) needs a tenth of the 4-bit kernel's time for many rows, and about the
-same time for few. On such a CPU the weights are unpacked to bf16. A small model is unpacked once and holds both forms.
-A larger model is unpacked at each use, one layer after the other into the same memory, if there are enough rows to be
-worth it.
+same time for few. On such a CPU the weights are unpacked to bf16: those of a small model once, those of a larger model
+at each use, one layer after the other into the same memory, if there are enough rows to be worth it.
 
 The kernel needs AVX-512 with bf16. On other CPUs bitsandbytes unpacks a layer at every use, and torch takes four times
 as long for bf16 products as for fp32 ones. There an engine computes in fp32, and the weights are unpacked once if there
 is memory for it.
-
-`check_versions` is the only switch: with untested versions of the libraries, all layers are left unchanged.
 """
 
 from __future__ import annotations
@@ -37,14 +33,13 @@ log = logging.getLogger(__name__)
 TESTED_VERSIONS = {"bitsandbytes": "0.50", "torch": "2.13"}
 """Versions with which the private symbols used here were tested."""
 MAX_KEPT_BYTES = 256 * 2**20
-"""Most bytes of unpacked weights that a model retains beside the kernel; it also retains at most a quarter of the
-available memory."""
+"""Most bytes of unpacked weights that a model retains beside the kernel."""
 MIN_UNPACKED_ROWS = 64
 """Fewest input rows for which tiles are worth it if a layer is unpacked at each use."""
 MIN_KEPT_ROWS = 10
 """Fewest input rows for which tiles are worth it if the unpacked weights are retained."""
 MAX_TRANSPOSED_ROWS = 16
-"""Up to so many input rows, the output layer computes the transposed product, which is faster (`compute_logits`)."""
+"""Up to so many input rows, the output layer computes the transposed product."""
 _ROWS_PACKED_TOGETHER = 32
 """Rows of weights that the 4-bit kernel packs together: half of them in the low halves of bytes (nibbles), the other
 half in the high halves."""
@@ -138,7 +133,7 @@ def _make_plain_product(layer: Any) -> Product:
 
 
 def _install_kernels(model: nn.Module, layers: list[Any]) -> int:
-    """Let layers call the 4-bit kernel directly; return how many layers now do."""
+    """Let layers call the 4-bit kernel directly, except those whose results would differ; return how many now do."""
     direct_layers = [layer for layer in layers if _install_kernel(layer)]
     if direct_layers:
         _unmap_file(model, layers)
@@ -149,10 +144,9 @@ def _install_kernels(model: nn.Module, layers: list[Any]) -> int:
 
 @torch.no_grad()
 def _unmap_file(model: nn.Module, layers: list[Any]) -> None:
-    """Copy all tensors that are still views of the mapped model file, so that the file is unmapped.
+    """Copy all tensors that are still views of the mapped model file, which would keep the whole file in memory.
 
-    A single view keeps the whole file mapped. The original weights, which are not read again after packing, then stay
-    in memory: half a gigabyte for a model of 1.1B. `layers` are those whose weights were packed.
+    That is half a gigabyte for a model of 1.1B. `layers` are those whose weights were packed.
     """
     packed_ids = {id(layer.weight) for layer in layers}
     for parameter in model.parameters():
@@ -178,11 +172,9 @@ def _can_replace(layer: Any) -> bool:
 
 @torch.inference_mode()
 def _install_kernel(layer: Any) -> bool:
-    """Replace the layer's `forward` by the direct kernel call if results are equal; return whether it was replaced.
-
-    The layer's own result comes first, because the layer packs its weights at its first forward pass.
-    """
+    """Replace the layer's `forward` by the direct kernel call if results are equal; return whether it was replaced."""
     sample = torch.linspace(-1, 1, 3 * layer.in_features, dtype=torch.bfloat16).view(1, 3, layer.in_features)
+    # first, because the layer packs its weights at its first forward pass
     expected = layer(sample)
     call_kernel = _make_kernel_call(layer)
     if call_kernel is None or not torch.equal(call_kernel(sample), expected):
@@ -223,10 +215,7 @@ def _make_kernel_call(layer: Any) -> Product | None:
 
 
 def _use_tiles(layers: list[Any]) -> None:
-    """Let the layers of one model, whose weights are already packed for the kernel, multiply many rows in tiles.
-
-    The weights of a small model are unpacked once and kept; those of a large model are unpacked at each use.
-    """
+    """Let the layers of one model, whose weights are already packed for the kernel, multiply many rows in tiles."""
     weight_counts = [layer.in_features * layer.out_features for layer in layers]
     keeps_copy = count_copy_bytes(sum(weight_counts)) > 0
     if keeps_copy:
@@ -302,8 +291,7 @@ def unpack(packed: Tensor, scales: Tensor, block_size: int, out: Tensor) -> Tens
 def pad_rows(rows: Tensor) -> Tensor:
     """Return the rows (..., count, width) with zero rows appended, so that their number is round.
 
-    torch's library compiles a product for every number of rows and retains the code: 0.8 GB for a small model whose
-    steps have all lengths up to 256. Round numbers limit this to few variants.
+    torch's library retains compiled code for every number of rows: 0.8 GB for a small model, up to 256 rows.
     """
     count = rows.shape[-2]
     # up to 8 rows there are few variants anyway
@@ -320,14 +308,12 @@ def multiply_transposed(rows: Tensor, weights: Tensor) -> Tensor:
 
 
 def compute_logits(output: nn.Module, states: Tensor) -> Tensor:
-    """Return the logits (rows, tokens of the vocabulary) that the output layer computes from states (rows, width).
-
-    On a CPU with tiles, few rows are computed as a transposed product of at least two rows, which halves the time.
-    """
+    """Return the logits (rows, tokens of the vocabulary) that the output layer computes from states (rows, width)."""
     weight = output.weight
     if weight.dtype is not torch.bfloat16 or weight.is_cuda or not has_amx():
         return output(states)  # type: ignore[no-any-return]
     if len(states) > MAX_TRANSPOSED_ROWS:
         return output(pad_rows(states))[: len(states)]  # type: ignore[no-any-return]
+    # a transposed product of at least two rows takes half the time
     at_least_two = states.expand(2, -1) if len(states) == 1 else states
     return multiply_transposed(at_least_two, weight)[: len(states)]

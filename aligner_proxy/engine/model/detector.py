@@ -1,13 +1,10 @@
 """Detector head: the log-odds that a segment of an answer violates an objective. A row is the numbers that the head
-reads of a segment or of an objective. It is made of the model's hidden states (see `read_rows`).
+reads of a segment or of an objective.
 
 A segment is represented by the model's hidden states in the prompt: the mean state of its tokens at some layers, and
 the state after the final norm at its last token. An objective is represented by the mean state of its tokens at the
 same layers. One prefill of the prompt yields all of them. The model is causal, so a segment's score never depends on
-the text after it.
-
-The end of the answer is judged like a segment, to find missing text. It is represented by the last segment together
-with the prompt's own words after the answer.
+the text after it. The end of the answer is judged like a segment, to find missing text.
 """
 
 from __future__ import annotations
@@ -64,10 +61,10 @@ def find_spans(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tu
 
 
 def find_spans_with_words(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[int, int]]) -> Spans:
-    """Find the tokens as `find_spans`, and those of inner words, which are judged by themselves, too.
+    """Find the tokens as `find_spans`, and those of inner words, which raise the score of their segment.
 
-    Inner words (for example, the cells of a table) raise the score of their segment, so a segment that they flag has to
-    be judged again (`PieceScorer.judge_words`).
+    Inner words are, for example, the cells of a table. A segment that they flag has to be judged again
+    (`PieceScorer.judge_words`).
     """
     inner_words: list[tuple[range, ...]] = []
     for segment in segments:
@@ -185,10 +182,7 @@ class DetectorHead(nn.Module):
     """Nats that are added to scores of the end of the answer, because its best threshold is another one."""
 
     def __init__(self, hidden_size: int, layers: Sequence[int], width: int = 192) -> None:
-        """Make an untrained head with `width` hidden units, which reads the states of these layers of a model.
-
-        The buffers are saved with the weights; the class describes them.
-        """
+        """Make an untrained head with `width` hidden units, which reads the states of these layers of a model."""
         super().__init__()
         # a segment's row also has the state after the final norm
         segment_width = (len(layers) + 1) * hidden_size
@@ -226,10 +220,7 @@ class DetectorHead(nn.Module):
         return scores - self._measure_neutral(projections) if len(self.neutral) else scores
 
     def score_pairs(self, segments: Tensor, objectives: Tensor, is_pair: Tensor) -> Tensor:
-        """Compute the log-odds [pairs] of some pairs of rows, of those that `is_pair` [segments, objectives] marks.
-
-        They stand in the order of `forward(segments, objectives)[is_pair]`. Training needs few of all pairs.
-        """
+        """Compute `forward(segments, objectives)[is_pair]`, the log-odds [pairs] of some pairs, for training."""
         rows, columns = is_pair.nonzero(as_tuple=True)
         projections = self.objective(objectives)
         scores = self._compare(self.segment(segments)[rows], projections[columns])
@@ -243,8 +234,8 @@ class DetectorHead(nn.Module):
     def judge(self, states: Tensor, spans: Spans, taught_heads: TaughtColumns | None = None) -> Tensor:
         """Return the log-odds [segments, objectives] of one prompt with these `states` [tokens, layers + 1, hidden].
 
-        Taught heads, if given, judge their own objectives. But only this head judges the end of the answer (the last
-        row, with `end_shift` added), because taught heads do not learn what is missing.
+        Taught heads, if given, judge their own objectives, but not the end of the answer, because they do not learn
+        what is missing.
         """
         scores, _ = self.judge_with_evidence(states, spans, taught_heads)
         return scores
@@ -304,10 +295,7 @@ class DetectorHead(nn.Module):
                 tensor.div_(temperature)
 
     def _compare(self, segments: Tensor, objectives: Tensor) -> Tensor:
-        """Compute log-odds from projected rows; of segments [n, 1, width] and objectives [1, m, width], for example.
-
-        The rows have two halves. The first ones of a segment and an objective are added, the second ones multiplied.
-        """
+        """Compute log-odds from projected rows; of segments [n, 1, width] and objectives [1, m, width], for example."""
         segment_terms, segment_factors = segments.chunk(2, dim=-1)
         objective_terms, objective_factors = objectives.chunk(2, dim=-1)
         # heads are trained with the 4
@@ -317,10 +305,7 @@ class DetectorHead(nn.Module):
 
     @staticmethod
     def read(states: Tensor, spans: Spans) -> tuple[Tensor, Tensor]:
-        """Return the rows of segments and those of objectives, from a prompt's states [tokens, layers + 1, hidden].
-
-        An objective's row is the mean states of its tokens at the layers, without the final norm.
-        """
+        """Return the rows of segments and those of objectives, from a prompt's states [tokens, layers + 1, hidden]."""
         objectives = [states[tokens.start : tokens.stop, :-1].float().mean(0) for tokens in spans.objectives]
         return read_rows(states, spans.segments), normalise_states(torch.stack(objectives))
 

@@ -2,8 +2,7 @@
 
 The base is in memory once and unchanged, 4-bit or not. A hook on each linear layer adds an adapter's part to the rows
 of the sequences that use it. The adapter library has mixed batches, too, but needs one sequence per batch row, and our
-steps have one row only. If an adapter contains more than plain low-rank weights, it is refused with the name of the
-setting, so that nothing is silently dropped.
+steps have one row only. An adapter with more than plain low-rank weights is refused, so that nothing is dropped.
 """
 
 from __future__ import annotations
@@ -135,25 +134,19 @@ class Adapters:
     def _add_deltas(
         self, deltas: Mapping[int, LoraDelta], _module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor
     ) -> None:
-        """Add the adapters' parts to the output of one layer, in place. Torch calls this hook after the layer.
-
-        `deltas` are those of the layer, by number of the adapter.
-        """
+        """Add the adapters' parts to the output of one layer, in place. Torch calls this hook after the layer."""
         for number, first, stop in self._adapter_rows:
             if number in deltas:
                 out[..., first:stop, :] += deltas[number].compute_addition(inputs[0][..., first:stop, :])
 
 
 def _find_layer(model: nn.Module, layer: str, deltas: Iterable[LoraDelta]) -> nn.Module:
-    """Return the linear layer of this name; raises `WeightsError` if it does not exist or a delta has other sizes.
-
-    An adapter over a layer after the final norm is refused, because this layer computes only some rows of a step.
-    """
+    """Return the linear layer of this name; raises `WeightsError` if it does not exist or a delta has other sizes."""
     try:
         module: Any = model.get_submodule(layer)
     except AttributeError:
         raise WeightsError(f"the base model has no layer {layer}; the adapter is for another base") from None
-    # only layers before the final norm have "layers" in their path
+    # only layers before the final norm have "layers" in their path; later ones compute only some rows of a step
     if not hasattr(module, "in_features") or "layers" not in layer.split("."):
         raise WeightsError(
             f"the adapter changes {layer}; an adapter served with others may change only layers of the stack"

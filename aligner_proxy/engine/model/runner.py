@@ -138,16 +138,12 @@ class ModelRunner:
         return int(self._model.config.max_position_embeddings)
 
     def choose_draft_length(self, acceptance: Acceptance, room: int) -> int:
-        """Return the best length of a draft, at most `room`, if as many sequences share the next step as the last one.
-
-        `acceptance` are the statistics of the answer's drafts so far.
-        """
+        """Return the best length of a draft, at most `room`, if the next step has as many sequences as the last one."""
         return choose_draft_length(self.costs, acceptance, room, self._last_sequence_count)
 
     def needs_probe(self, prompt_length: int, room: int) -> bool:
-        """Whether to score the segments before a first draft of `room` tokens.
-
-        This pays where a wrong draft would cost too much, and where prompt and draft exceed the tokens of one step.
+        """Whether to score the segments before a first draft of `room` tokens: if a wrong draft would cost too much, or
+        prompt and draft exceed the tokens of one step.
         """
         return prompt_length + room > self.step_tokens or needs_probe(self.costs, room, self._last_sequence_count)
 
@@ -205,8 +201,7 @@ class ModelRunner:
     def check_recorded(self) -> str | None:
         """Compare a recorded forward of every size with the library's; return what differs, in a few words, or None.
 
-        If one differs, no recorded forward is used any more. The engine must not have any work yet, because the
-        compared texts are written to the first blocks of the cache.
+        If one differs, none is used any more. The compared texts are written to the first blocks of the cache.
         """
         if self.recorded is None:
             return None
@@ -248,7 +243,7 @@ class ModelRunner:
 
     @torch.inference_mode()
     def score_segments(self, feed: Feed, spans: Spans) -> tuple[list[Score], list[SegmentEvidence]]:
-        """Return the score of every segment of a prompt that has been fed, and the evidence of each (`Step.evidence`).
+        """Return the score and the evidence (`Step.evidence`) of every segment of a prompt that has been fed.
 
         Both are empty for an aligner without a detector head.
         """
@@ -262,10 +257,7 @@ class ModelRunner:
 
     @torch.inference_mode()
     def read_rows(self, feed: Feed, spans: Spans) -> list[SegmentRow]:
-        """Return, for every segment of a prompt that has been fed, its row and its scores by the aligner's own head.
-
-        The result is empty for an aligner without a detector head.
-        """
+        """Return the row, and the scores by the aligner's own head, of every segment of a prompt that has been fed."""
         head = self.heads[feed.job.sequence.adapter].detector
         if head is None:
             return []
@@ -315,10 +307,7 @@ class ModelRunner:
         return slots_of_blocks.flatten()[: feed.stop]
 
     def _choose_tokens(self, hidden: Tensor, feeds: Sequence[Feed]) -> list[list[int]]:
-        """Return the greedy tokens of each feed at its requested positions; logits are computed for these only.
-
-        `hidden` [tokens, hidden size] are the states of all tokens of the step.
-        """
+        """Return the greedy tokens of each feed at its requested positions; logits are computed for these only."""
         first = 0
         rows = []  # the requested positions among the tokens of the step
         for feed in feeds:
@@ -358,10 +347,7 @@ def _find_cpu_name() -> str:
 
 
 def _choose_greedily(logits: Tensor, feed: Feed) -> list[int]:
-    """Return the token with the highest logit of each row, or the row's favoured token.
-
-    A favoured token is kept unless another token's logit is higher by more than the caution.
-    """
+    """Return the token with the highest logit of each row, or the row's favoured token (see `Ask`)."""
     ask = feed.job.ask
     if not len(logits):
         return []

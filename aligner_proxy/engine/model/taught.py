@@ -1,9 +1,8 @@
 """Taught heads in an engine: the store of uploaded heads, and the heads of one request as columns of its scores. A
-taught head scores one objective in place of the aligner's general head. A row is the numbers that both read of a
-segment.
+taught head scores one objective in place of the aligner's general head.
 
-A taught head uses the same rows as the general head, so it costs only a few small matrix products. It does not affect
-the model's states, so prompts with different heads share blocks of the KV cache.
+Both read the same numbers of a segment (its row), so a taught head costs only a few small matrix products. It does not
+affect the model's states, so prompts with different heads share blocks of the KV cache.
 """
 
 from __future__ import annotations
@@ -141,9 +140,8 @@ class TaughtColumns:
         self._deep_nets = [(place, head.net) for place, head in enumerate(heads.values()) if len(head.net.outer)]
         self._adjustments = [(place, head.adjustment) for place, head in enumerate(heads.values()) if head.adjustment]
         # only the first head with evidence is used, because a judge is asked under one objective
-        evidence_objective = next((index for index in sorted(heads) if heads[index].evidence), None)
-        self._evidence_objective = evidence_objective or 0
-        self._evidence_head = None if evidence_objective is None else heads[evidence_objective]
+        self._evidence_objective = next((index for index in sorted(heads) if heads[index].evidence), 0)
+        self._evidence_head = heads.get(self._evidence_objective)
 
     @property
     def reads_question(self) -> bool:

@@ -66,7 +66,7 @@ class ThreadTuner:
     def _choose_count(self, measurements: _SizeMeasurements) -> tuple[int, bool]:
         """Choose the number of threads for the next pass of a size, and count this pass.
 
-        Returns the number, and whether the pass is a new try, because there is no recent measurement for the number.
+        Also returns whether the pass is a new try, because there is no recent measurement for this number.
         """
         measurements.pass_count += 1
         # the most threads are tried first

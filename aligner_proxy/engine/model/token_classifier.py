@@ -1,7 +1,5 @@
 """Token classifiers that an engine has beside its aligner: guards and fact checkers that label each token of an answer.
 
-    classifier = open_classifier("facts", "owner/name", "nf4", torch.bfloat16)
-
 Two shapes are known. A guard has the heads of Qwen3Guard-Stream over a Qwen3, and labels each token by how harmful the
 answer is up to it. Any other model is what transformers loads for token classification, such as LettuceDetect, and
 labels each token by the context before it. Question, context and answer are read in one forward.
@@ -110,10 +108,7 @@ class TokenClassifier(ABC):
         return ClassifierInfo(self._content_hash, self.categories)
 
     def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
-        """Return the spans of an answer that are at fault.
-
-        Raises `AnswerTooLong` if the input exceeds the window, because no text may stay unread.
-        """
+        """Return the spans of an answer that are at fault; raises `AnswerTooLong` if the input exceeds the window."""
         began = time.monotonic()
         spans, tokens_read = self._find_faults(request)
         return TokenLabels(spans=tuple(spans), read=tokens_read, ms=(time.monotonic() - began) * 1000)
@@ -159,8 +154,7 @@ class GuardClassifier(TokenClassifier):
     def _find_faults(self, request: TokenLabelsRequest) -> tuple[list[LabelledSpan], int]:
         """Return the spans at fault, and the number of tokens read.
 
-        A token's label judges all text up to the token, so all text after a harmful segment would be at fault.
-        Therefore the text after each segment at fault is read again without this segment.
+        A token's label judges all text up to the token, so the text after a harmful segment is read again without it.
         """
         faults: list[LabelledSpan] = []
         last_faults: list[LabelledSpan] = []
@@ -258,9 +252,9 @@ def open_classifier(name: str, model: str | Path, quantization: str, dtype: torc
 
 
 def _load_model(loader: Any, folder: Path, config: Any, quantization: str, dtype: torch.dtype) -> Any:
-    """Load the model; raises `WeightsError` if weights are missing, which the library would fill with random numbers.
+    """Load the model by the class `loader` of transformers.
 
-    `loader` is the class of transformers that loads it; `quantization` is "nf4", or other text for weights in `dtype`.
+    Raises `WeightsError` if weights are missing, which the library would fill with random numbers.
     """
     model, report = loader.from_pretrained(
         str(folder),
@@ -344,9 +338,9 @@ def _cut_spans(spans: Iterable[LabelledSpan], stop: int) -> list[LabelledSpan]:
 
 
 def _find_segment(ends: Iterable[int], position: int) -> slice | None:
-    """Return where the segment that holds this position starts and stops; None if all segments end before.
+    """Return where the segment that holds this position starts and stops: `slice(10, 25)` for 12, with ends (10, 25).
 
-    `ends` are the ends of the segments in the answer: with (10, 25), position 12 is in `slice(10, 25)`.
+    The result is None if all segments end before.
     """
     start = 0
     for stop in ends:

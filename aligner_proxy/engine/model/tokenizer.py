@@ -58,8 +58,8 @@ class PromptTokenizer:
     def extend_prompt(self, previous: Encoded, previous_text: str, text: str, common_length: int) -> Encoded:
         """Return the tokens of the prompt `text`, reusing `previous`, the tokens of `previous_text`.
 
-        Both texts begin with the same `common_length` characters. Only the text from the last common word on is
-        tokenised, so that a growing text is not tokenised again and again.
+        Both texts begin with the same `common_length` characters. Only the text from the last common word on, which may
+        go on, is tokenised, so that a growing text is not tokenised again and again.
         """
         start = _find_word_start(text, common_length) if self._can_join else 0
         shared_count = previous.count_before(start) if start else 0
@@ -86,10 +86,7 @@ class PromptTokenizer:
 
 
 def _find_word_start(text: str, end: int) -> int:
-    """Return the index of the last single space before `end`, where the text can be cut; 0 if no such space is found.
-
-    The word at `end` may go on in another text, so the cut is before this word.
-    """
+    """Return the index of the last single space before `end`, where the text can be cut; 0 if none is found."""
     position = text.rfind(" ", 0, end)
     for _ in range(_MAX_TRIES):
         if position <= 0:
