@@ -153,7 +153,7 @@ def by_threads(home: Path) -> list[list[torch.Tensor]]:
 def read(made: ModelRunner, tokens: int) -> torch.Tensor:
     """What the model says at every place of a prompt."""
     places = torch.arange(tokens)
-    step = attention.plan_attention(made._store, places, [attention.AttentionRow(0, tokens, places)])
+    step = attention.plan_attention(made._store, [places], [tokens])
     ids = [17 + 7 * place % 40_000 for place in range(tokens)]
     return made._model.get_output_embeddings()(made._forward(ids, places.tolist(), step))  # type: ignore[no-any-return]
 

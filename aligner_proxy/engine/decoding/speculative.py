@@ -88,12 +88,12 @@ def generate(
         new_tokens = collect_tokens(draft, accepted, step.tokens[accepted], eos_ids, tally)
         tally.forwards += step.forwards
         output.extend(new_tokens)
-        if output[-1] in eos_ids:
-            return WrittenTokens(output[:-1], finished=True, scores=scores, evidence=evidence)
-        if limits.is_done(output):
-            return WrittenTokens(output, finished=True, scores=scores, evidence=evidence)
-        if len(output) >= limits.tokens:
-            return WrittenTokens(output, finished=False, scores=scores, evidence=evidence)
+        is_ended = output[-1] in eos_ids
+        if is_ended:
+            del output[-1]
+        finished = is_ended or limits.is_done(output)
+        if finished or len(output) >= limits.tokens:
+            return WrittenTokens(output, finished, scores, evidence)
         proposer.update(output, len(draft), accepted)
 
 

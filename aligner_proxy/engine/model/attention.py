@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -112,8 +113,12 @@ class AttentionPlan:
     """True if the step has only one sequence, so that its tokens need no regrouping."""
 
 
-def plan_attention(store: KVStore, slots: Tensor, rows: Sequence[AttentionRow]) -> AttentionPlan:
-    """Return the plan of one step's attention; `slots` are those of its new tokens, in the order of the tokens."""
+def plan_attention(store: KVStore, contexts: Sequence[Tensor], new_counts: Sequence[int]) -> AttentionPlan:
+    """Return the plan of one step's attention; of the slots of each sequence (`contexts`), the last ones are new."""
+    rows: list[AttentionRow] = []
+    for context, new_count, stop in zip(contexts, new_counts, accumulate(new_counts), strict=True):
+        rows.append(AttentionRow(stop - new_count, stop, context))
+    slots = torch.cat([row.context[len(row.context) - row.new_count :] for row in rows])
     short_rows = [row for row in rows if row.new_count <= SHORT_FEED]
     long_rows = [row for row in rows if row.new_count > SHORT_FEED]
     context_multiple = _CONTEXT_MULTIPLE if store.uses_products else 1

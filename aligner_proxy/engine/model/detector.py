@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -103,15 +104,11 @@ class Taps:
         self._outputs: dict[int, Tensor] = {}  # of the last pass, by number of the layer
         self._layers = tuple(layers)
         for layer in self._layers:
-            model.layers[layer].register_forward_hook(self._make_hook(layer))
+            model.layers[layer].register_forward_hook(partial(self._record_output, layer))
 
-    def _make_hook(self, layer: int) -> Any:
-        """Return the hook that records the output of this layer at every pass."""
-
-        def record_output(_module: nn.Module, _inputs: object, output: Any) -> None:
-            self._outputs[layer] = output[0] if isinstance(output, tuple) else output
-
-        return record_output
+    def _record_output(self, layer: int, _module: nn.Module, _inputs: object, output: Any) -> None:
+        """Record the output of a layer. Torch calls this hook after the layer, at every pass."""
+        self._outputs[layer] = output[0] if isinstance(output, tuple) else output
 
     def take(self, final: Tensor) -> Tensor:
         """Return the states of the last pass, [..., tokens, layers + 1, hidden], and clear them.

@@ -24,7 +24,7 @@ from aligner_proxy.engine.gpu.graphs import Record, RecordedForwards
 from aligner_proxy.engine.gpu.stack import Kernels, Stack, find_obstacle
 from aligner_proxy.engine.gpu.step import BUCKETS, StepInput
 from aligner_proxy.engine.model import attention, cpu_kernels, encoder
-from aligner_proxy.engine.model.attention import AttentionPlan, AttentionRow, KVStore
+from aligner_proxy.engine.model.attention import AttentionPlan, KVStore
 from aligner_proxy.engine.model.detector import DetectorHead, TappedStates
 from aligner_proxy.engine.model.lora import Adapter, Adapters
 from aligner_proxy.engine.model.taught import LoadedHead, LoadedHeads
@@ -155,16 +155,16 @@ class ModelRunner:
             return self.recorded.run(feeds)
         ids = [token for feed in feeds for token in feed.job.sequence.ids[feed.start : feed.stop]]
         places = [place for feed in feeds for place in range(feed.start, feed.stop)]
-        # of each feed, the slots of its whole sequence up to the feed's end
-        slots_of_feeds = [self._find_slots(feed) for feed in feeds]
-        new_slots = torch.cat([slots[feed.start :] for slots, feed in zip(slots_of_feeds, feeds, strict=True)])
-        adapter_rows = ((feed.job.sequence.adapter, feed.stop - feed.start) for feed in feeds)
+        contexts = [self._find_slots(feed) for feed in feeds]
+        new_counts = [feed.stop - feed.start for feed in feeds]
+        adapters = [feed.job.sequence.adapter for feed in feeds]
+        adapter_rows = zip(adapters, new_counts, strict=True)
         with self._threads.choose_threads_for(len(ids)), self._adapters.assign_rows(adapter_rows):
-            attention_rows = _make_attention_rows(feeds, slots_of_feeds)
-            hidden = self._forward(ids, places, attention.plan_attention(self._store, new_slots, attention_rows))
+            plan = attention.plan_attention(self._store, contexts, new_counts)
+            hidden = self._forward(ids, places, plan)
             # detector heads read prompts only
             if any(feed.start < feed.job.prompt_length for feed in feeds):
-                self._states.keep(new_slots, hidden)
+                self._states.keep(plan.slots, hidden)
             return self._choose_tokens(hidden, feeds)
 
     # not `inference_mode`: the joined weights outlive this, and adapters may be merged into them
@@ -232,7 +232,7 @@ class ModelRunner:
         ids = sample.job.sequence.ids
         config: Any = self._model.config
         places = torch.arange(len(ids), device=self._model.device)
-        plan = attention.plan_attention(self._store, places, [AttentionRow(0, len(ids), places)])
+        plan = attention.plan_attention(self._store, [places], [len(ids)])
         layer_count = config.num_hidden_layers
         # the library runs as many layers as its config says
         config.num_hidden_layers = min(layer_count, _COMPARED_LAYERS)
@@ -308,33 +308,17 @@ class ModelRunner:
 
     def _choose_tokens(self, hidden: Tensor, feeds: Sequence[Feed]) -> list[list[int]]:
         """Return the greedy tokens of each feed at its requested positions; logits are computed for these only."""
-        first = 0
-        rows = []  # the requested positions among the tokens of the step
-        for feed in feeds:
-            rows += [first + place - feed.start for place in feed.choice_positions]
-            first += feed.stop - feed.start
+        choice_counts = [len(feed.choice_positions) for feed in feeds]
+        rows: list[int] = []  # the requested positions, the last ones of each feed, among the tokens of the step
+        stop = 0
+        for feed, choice_count in zip(feeds, choice_counts, strict=True):
+            stop += feed.stop - feed.start
+            rows += range(stop - choice_count, stop)
         if not rows:
             return [[] for _ in feeds]
         output: nn.Module = self._model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        logits = cpu_kernels.compute_logits(output, hidden[rows])
-        tokens = []
-        first = 0
-        for feed in feeds:
-            stop = first + len(feed.choice_positions)
-            tokens.append(_choose_greedily(logits[first:stop], feed))
-            first = stop
-        return tokens
-
-
-def _make_attention_rows(feeds: Sequence[Feed], slots_of_feeds: Sequence[Tensor]) -> list[AttentionRow]:
-    """Return an `AttentionRow` per feed: where its tokens are among those of the step, and its sequence's slots."""
-    rows = []
-    start = 0
-    for feed, slots in zip(feeds, slots_of_feeds, strict=True):
-        stop = start + feed.stop - feed.start
-        rows.append(AttentionRow(start, stop, slots))
-        start = stop
-    return rows
+        logits = cpu_kernels.compute_logits(output, hidden[rows]).split(choice_counts)
+        return [_choose_greedily(feed_logits, feed) for feed_logits, feed in zip(logits, feeds, strict=True)]
 
 
 def _find_cpu_name() -> str:

@@ -19,10 +19,10 @@ class Layer:
     layer_idx = 0
 
 
-def filled(dtype: torch.dtype, contexts: tuple[int, ...]) -> tuple[attention.KVStore, list[attention.AttentionRow]]:
+def filled(dtype: torch.dtype, contexts: tuple[int, ...]) -> tuple[attention.KVStore, list[torch.Tensor]]:
     """A store in which each context has slots of its own, between slots that nobody wrote and that hold no numbers."""
     store = attention.KVStore(Config, 2000, dtype, torch.device("cpu"))
-    rows = list[attention.AttentionRow]()
+    slots_of_contexts = list[torch.Tensor]()
     first = 0
     store._keys.fill_(torch.nan), store._values.fill_(torch.nan)
     made = torch.Generator().manual_seed(0)
@@ -30,9 +30,9 @@ def filled(dtype: torch.dtype, contexts: tuple[int, ...]) -> tuple[attention.KVS
         slots = torch.arange(first + 7, first + 7 + own)
         both = (torch.randn(2, own, 16, generator=made).to(torch.bfloat16).to(dtype) for _ in range(2))
         store.put(0, slots, *both)
-        rows.append(attention.AttentionRow(0, 0, slots))
+        slots_of_contexts.append(slots)
         first += own + 20
-    return store, rows
+    return store, slots_of_contexts
 
 
 @pytest.mark.parametrize(
@@ -50,14 +50,10 @@ def test_products_agree_with_torchs_kernel(
     query = torch.randn(1, 6, sum(fed), 16, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
     found = []
     for dtype in (torch.bfloat16, torch.float32):
-        store, rows = filled(dtype, contexts)
-        ends = [sum(fed[: i + 1]) for i in range(len(fed))]
-        rows = [
-            attention.AttentionRow(end - own, end, row.context) for own, end, row in zip(fed, ends, rows, strict=True)
-        ]
-        slots = torch.cat([row.context[-row.new_count :] for row in rows])
+        store, slots_of_contexts = filled(dtype, contexts)
+        slots = torch.cat([context[-own:] for own, context in zip(fed, slots_of_contexts, strict=True)])
         new = [torch.stack([s[0].index_select(1, slots)]) for s in (store._keys, store._values)]
-        step = attention.plan_attention(store, slots, rows)
+        step = attention.plan_attention(store, slots_of_contexts, fed)
         found.append(attention.attend(Layer, query.to(dtype), *new, None, plan=step)[0])
     ours, exact = found
     assert ours.dtype == torch.bfloat16
@@ -65,9 +61,8 @@ def test_products_agree_with_torchs_kernel(
 
 
 def test_contexts_of_a_few_lengths_are_one_shape() -> None:
-    store, rows = filled(torch.bfloat16, (70, 71, 128, 129))
-    rows = [attention.AttentionRow(0, 1, row.context) for row in rows]
-    plans = [attention.plan_attention(store, row.context[-1:], [row]) for row in rows]
+    store, slots_of_contexts = filled(torch.bfloat16, (70, 71, 128, 129))
+    plans = [attention.plan_attention(store, [context], [1]) for context in slots_of_contexts]
     assert [plan.groups[0].slots.shape[1] for plan in plans] == [128, 128, 128, 192]
 
 
@@ -79,7 +74,7 @@ def test_bf16_on_a_cpu_goes_by_products_and_fp32_by_the_kernel(monkeypatch: pyte
 
     for dtype in (torch.bfloat16, torch.float32):
         store = attention.KVStore(Config, 32, dtype, torch.device("cpu"))
-        step = attention.plan_attention(store, torch.arange(4), [attention.AttentionRow(0, 4, torch.arange(4))])
+        step = attention.plan_attention(store, [torch.arange(4)], [4])
         query = torch.randn(1, 6, 4, 16, dtype=dtype)
         key = torch.randn(1, 2, 4, 16, dtype=dtype)
         out, _ = attention.attend(Layer, query, key, key, None, plan=step)
