@@ -80,10 +80,7 @@ class Aligner:
 
 
 def build_frame(aligner: Aligner, request: AlignRequest) -> PromptFrame:
-    """Return the frame of a request's prompts, which also holds the taught heads of its objectives.
-
-    Raises `AnswerTooLong`, `UnknownHead` and `HeadRefused`.
-    """
+    """Return the frame of a request's prompts; raises `AnswerTooLong`, `UnknownHead` and `HeadRefused`."""
     taught_heads = aligner.find_taught_heads(request)
     frame = make_frame(
         request, prompts.find_template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window

@@ -26,10 +26,7 @@ def choose_aligner(aligner: Aligner, model: str | None) -> Aligner:
 
 
 def complete(aligner: Aligner, request: CompletionRequest, sequence: TokenSequence) -> Generator[Ask, Step, Completion]:
-    """Complete one prompt. A generator that yields requests to the model and returns the `Completion`.
-
-    Raises `AnswerTooLong` if the prompt and `max_tokens` together exceed the window.
-    """
+    """Complete one prompt; raises `AnswerTooLong` if it and `max_tokens` together exceed the window."""
     tokenizer = aligner.runner.tokenizer
     prediction = request.prediction.content if request.prediction else ""
     for name, text in (("prompt", request.prompt), ("prediction", prediction)):

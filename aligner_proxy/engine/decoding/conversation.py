@@ -101,10 +101,7 @@ def cut_turns(turns: Sequence[Turn], ruler: Ruler, room: int) -> tuple[Turn, ...
 
 
 def shorten_text(text: str, ruler: Ruler, room: int) -> tuple[str, int]:
-    """Return the undisguised text in at most `room` tokens, and its token count.
-
-    A longer text is reduced to its beginning and its end, with a mark between them.
-    """
+    """Return the undisguised text, or its beginning and end, in at most `room` tokens, and its token count."""
     text_ends = [collapse_repeats(text_end) for text_end in _undisguise_ends(text, room * _CHARS_READ_PER_TOKEN)]
     plain_text = CUT_MARK.join(text_ends)
     token_count = ruler.count(plain_text)
@@ -143,10 +140,7 @@ def collapse_repeats(text: str) -> str:
 
 
 def _drop_copies(items: Sequence[str], repetitions: Iterable[tuple[int, int, int]]) -> list[str]:
-    """Return the items without the surplus copies in `repetitions`, which are those of `_find_repetitions`.
-
-    A repetition that overlaps an earlier one is left unchanged.
-    """
+    """Return the items without the surplus copies in `repetitions`; one that overlaps an earlier one stays."""
     kept_items: list[str] = []
     position = 0
     for start, stop, unit_length in repetitions:
@@ -158,10 +152,7 @@ def _drop_copies(items: Sequence[str], repetitions: Iterable[tuple[int, int, int
 
 
 def _number_words(words: Sequence[str]) -> bytes:
-    """Encode each word as four bytes; equal words get equal bytes, whatever white space follows them.
-
-    "a b a" gets the numbers 0, 1, 0.
-    """
+    """Encode each word as four bytes, without the white space after it: "a b a" gets the numbers 0, 1, 0."""
     numbers: dict[str, int] = {}
     return array("I", [numbers.setdefault(word.rstrip(), len(numbers)) for word in words]).tobytes()
 

@@ -16,11 +16,10 @@ from aligner_proxy.engine.api import AlignRequest, Span, make_proof_request
 from aligner_proxy.engine.decoding import splice
 from aligner_proxy.engine.decoding.aligner import Aligner, build_frame, divide_answer
 from aligner_proxy.engine.decoding.parts import AnswerPassage, PartRange
-from aligner_proxy.engine.decoding.piece_scorer import PieceScorer, PromptedPassage
+from aligner_proxy.engine.decoding.piece_scorer import PieceScorer, PromptedPassage, ScoredPieces
 from aligner_proxy.engine.decoding.prompt_fit import Fitted, PromptFrame, count_writing_room
 from aligner_proxy.engine.decoding.proposer import DraftProposer, count_matching, find_trusted_ranges
 from aligner_proxy.engine.decoding.speculative import WritingLimits, WrittenTokens, generate
-from aligner_proxy.engine.decoding.verdicts import ScoredPieces
 from aligner_proxy.engine.model.detector import find_spans_with_words
 from aligner_proxy.engine.scheduling.sequence import Ask, Score, Spans, Step, TokenSequence, Work
 from aligner_proxy.errors import EngineFault
@@ -46,10 +45,7 @@ def _may_be_pruned(segment: Segment) -> bool:
 
 
 def correct(
-    aligner: Aligner,
-    request: AlignRequest,
-    sequence: TokenSequence,
-    known_pieces: ScoredPieces | None = None,
+    aligner: Aligner, request: AlignRequest, sequence: TokenSequence, known_pieces: ScoredPieces | None = None
 ) -> Work:
     """Correct one answer and return the `Correction`; raises `AnswerTooLong`.
 

@@ -20,9 +20,9 @@ from aligner_proxy.engine.api import AlignRequest, Span
 from aligner_proxy.engine.decoding.aligner import Aligner, build_frame, judges_end, scores_segments
 from aligner_proxy.engine.decoding.correct import AnswerEditor, correct
 from aligner_proxy.engine.decoding.parts import PartRange, join_pieces
+from aligner_proxy.engine.decoding.piece_scorer import ScoredPieces, make_verdicts
 from aligner_proxy.engine.decoding.prompt_fit import Fitted
 from aligner_proxy.engine.decoding.proposer import count_matching
-from aligner_proxy.engine.decoding.verdicts import ScoredPieces, make_verdicts
 from aligner_proxy.engine.model.detector import find_spans_with_words
 from aligner_proxy.engine.scheduling.sequence import Ask, Spans, Step, TokenSequence, Work
 from aligner_proxy.text import structure
@@ -280,10 +280,7 @@ class AnswerReader:
     def _add_scores(
         self, part: PartRange, pieces: list[Segment], prompt: Fitted, step: Step
     ) -> Generator[Ask, Step, None]:
-        """Add the scores in `step`, which are those of a part's new pieces, and the verdicts on finished segments.
-
-        Pieces that may be flagged wrongly are judged again before. `pieces` are all pieces of the part so far.
-        """
+        """Add the scores of a part's new pieces, after pieces that need it were judged again, and the verdicts."""
         scores = self._scored_pieces.scores
         first_new = len(scores)
         editor = self._make_editor()

@@ -1,4 +1,5 @@
-"""Scores of an answer's pieces (parts.py) by the detector head: every prompt is read, and nothing is written.
+"""Scores of an answer's pieces (parts.py) by the detector head, and the verdicts on its segments: every prompt is read,
+and nothing is written.
 
 A first score may be wrong in two cases, so such pieces are read once more before they count as flagged: pieces with
 words that are judged by themselves (`judge_words`), and pieces after a flagged one (`judge_followers`).
@@ -7,7 +8,8 @@ words that are judged by themselves (`judge_words`), and pieces after a flagged 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from statistics import fmean
 
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding.aligner import Aligner, scores_segments
@@ -15,7 +17,6 @@ from aligner_proxy.engine.decoding.parts import AnswerPassage, Division, PartRan
 from aligner_proxy.engine.decoding.prompt_fit import Fitted, PromptFrame
 from aligner_proxy.engine.decoding.proposer import count_matching
 from aligner_proxy.engine.decoding.speculative import Tally
-from aligner_proxy.engine.decoding.verdicts import ScoredPieces, make_verdicts
 from aligner_proxy.engine.model.detector import find_spans, find_spans_with_words
 from aligner_proxy.engine.model.taught import TaughtColumns
 from aligner_proxy.engine.scheduling.sequence import Ask, Score, SegmentRow, Spans, Step, TokenSequence
@@ -30,6 +31,44 @@ words are the cells of "| Two | you are a fool |", or what stands in an element,
 _CLAUSE_MARGIN = 1.0
 """Nats above the threshold from which a clause is flagged as a plain sentence, because harmless clauses that are cut
 out of their sentence score a little higher. Words between marks (cells, comments) need no margin."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPieces:
+    """The scores of an answer's first pieces, and what their first readings say of the answer as a whole."""
+
+    scores: list[Score] = field(default_factory=list)
+    evidence: list[SegmentEvidence] = field(default_factory=list)
+
+
+def make_verdicts(
+    division: Division, scored_pieces: ScoredPieces, caution: float, first: int = 0
+) -> tuple[SegmentScore, ...]:
+    """Return the verdicts on the segments from index `first` on, up to the first segment with an unscored piece.
+
+    A segment of several pieces gets the verdict of its worst piece, and the mean of their evidence. Scores above
+    `caution` are flagged. If there are no scores at all, every segment gets a verdict without a score.
+    """
+    scores = scored_pieces.scores
+    verdicts: list[SegmentScore] = []
+    for number in range(first, len(division)):
+        text, pieces = division.find_segment(number)
+        if not scores:
+            verdicts.append(SegmentScore(text, None, flagged=False))
+        elif pieces.stop <= len(scores):
+            nats, objective = max(scores[pieces.start : pieces.stop], key=lambda score: score[0])
+            evidence = _find_mean(scored_pieces.evidence[pieces.start : pieces.stop], len(pieces))
+            verdicts.append(SegmentScore(text, nats, nats > caution, objective, evidence))
+        else:
+            break
+    return tuple(verdicts)
+
+
+def _find_mean(evidence: Sequence[SegmentEvidence], piece_count: int) -> SegmentEvidence | None:
+    """Return the mean of the evidence of `piece_count` pieces; None if a piece has none."""
+    if len(evidence) != piece_count:
+        return None
+    return evidence[0]._replace(nats=fmean(piece.nats for piece in evidence))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +141,9 @@ class PieceScorer:
     def _judge_part(
         self, passage: PromptedPassage, earlier_scores: Sequence[Score]
     ) -> Generator[Ask, Step, list[Score]]:
-        """Return the scores of a part's own pieces, after pieces that may be flagged wrongly were judged again.
+        """Return the scores of a part's own pieces, after those of all earlier pieces; empty without a head.
 
-        `earlier_scores` are those of all pieces before. Without a head the prompt is read, and the result is empty.
+        Pieces that may be flagged wrongly are judged again. Without a head the prompt is read all the same.
         """
         if not self.can_score:
             return (yield from self._prefill(passage))
@@ -234,12 +273,7 @@ class PieceScorer:
         return step.scores
 
     def _read(
-        self,
-        prompt: Fitted,
-        spans: Spans | None,
-        *,
-        rows: bool = False,
-        taught_heads: TaughtColumns | None = None,
+        self, prompt: Fitted, spans: Spans | None, *, rows: bool = False, taught_heads: TaughtColumns | None = None
     ) -> Generator[Ask, Step, Step]:
         """Read a prompt, up to the last of its `spans`, and return the step with scores, and perhaps rows, of these.
 

@@ -97,10 +97,7 @@ class DraftProposer:
         return self._lookup[end : end + 1]
 
     def update(self, output: Sequence[int], drafted: int, accepted: int) -> None:
-        """Record one step and move the pointer: of `drafted` draft tokens the model accepted `accepted`.
-
-        `output` are all tokens written so far; the last one is the model's own.
-        """
+        """Move the pointer after a step that `accepted` some of the draft; `output` ends with the model's own token."""
         position = self._pointer + accepted  # the place after the accepted tokens
         run_continues = accepted == drafted and self._lookup[position : position + 1] == [output[-1]]
         # without an accepted token no run has broken here, so the former place still counts

@@ -212,10 +212,7 @@ def _find_rest_of_line(run: Run, segments: Sequence[Segment], flags: Sequence[bo
 
 
 def group_runs(segments: Sequence[Segment], flags: Sequence[bool], skip: int = 0) -> list[Run]:
-    """Group the segments from index `skip` on into runs of flagged and of kept segments, in order.
-
-    Flags `[False, True, True, False]` give three runs, which begin at 0, 1 and 3.
-    """
+    """Group the segments from index `skip` on into runs of flagged and of kept segments, in order."""
     runs: list[Run] = []
     first = skip
     for flagged, group in groupby(flags[skip:]):
@@ -274,10 +271,7 @@ def _find_words(text: str) -> frozenset[str]:
 
 
 def _is_like_any(words: frozenset[str], segments_words: Sequence[frozenset[str]]) -> bool:
-    """Whether a segment of these `words` is alike to one of the segments whose words are given.
-
-    Two segments are alike if they have nearly the same words, or if one contains nearly all words of the other.
-    """
+    """Whether these `words` are nearly those of a segment, or one of both contains nearly all words of the other."""
     if len(words) < _MIN_WORDS:
         return False
     for other_words in segments_words:

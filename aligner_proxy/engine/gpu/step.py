@@ -60,10 +60,7 @@ class Tiling:
 
     @classmethod
     def for_rows(cls, rows: int, heads: int, key_heads: int) -> Tiling:
-        """Return the tiling for a step of `rows` rows, one of the `BUCKETS`.
-
-        `heads` is the number of query heads, `key_heads` the number of heads of keys and values.
-        """
+        """Return the tiling for a step of `rows` rows; `key_heads` is the number of heads of keys and values."""
         heads_per_key = heads // key_heads
         usual_tile = _SMALL_TILE if rows <= _MAX_ROWS_OF_SMALL_TILES else _LARGE_TILE
         # a tile holds at least one row, that is, `heads_per_key` heads; its size is a power of two

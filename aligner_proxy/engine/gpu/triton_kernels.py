@@ -176,11 +176,6 @@ def _choose(logits, favoured, caution, out, width, COLUMNS: tl.constexpr):
     tl.store(out + row, tl.where(is_kept, favoured_token, best_token))
 
 
-def _round_up_to_power(number: int) -> int:
-    """Return the smallest power of two of at least `number`."""
-    return int(triton.next_power_of_2(number))
-
-
 def normalise(
     residual: Tensor, parts: Tensor | None, weight: Tensor, epsilon: float, out: Tensor | None = None
 ) -> Tensor:
@@ -193,7 +188,7 @@ def normalise(
     warps = 8 if width >= 2048 else 4
     _normalise[rows,](
         residual, parts_or_placeholder, weight, out, width, rows * width, epsilon, PARTS=part_count,
-        WIDTH=_round_up_to_power(width), num_warps=warps,
+        WIDTH=triton.next_power_of_2(width), num_warps=warps,
     )  # fmt: skip
     return out
 
@@ -241,7 +236,7 @@ def put_states(states: Tensor, index: int, step: StepView, hidden: Tensor) -> No
     rows, width = hidden.shape
     layer_states = states[:, index]
     _put_states[rows,](
-        hidden, step.slots, layer_states, width, states.stride(0), WIDTH=_round_up_to_power(width), num_warps=4
+        hidden, step.slots, layer_states, width, states.stride(0), WIDTH=triton.next_power_of_2(width), num_warps=4
     )
 
 

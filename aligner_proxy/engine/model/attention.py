@@ -138,10 +138,7 @@ def _make_single_group(row: AttentionRow, context_multiple: int) -> RowGroup:
 
 
 def _group_short_rows(rows: Sequence[AttentionRow], context_multiple: int) -> RowGroup:
-    """Group short rows, padded to equal length. Padding repeats a row's last token, and its output is discarded.
-
-    The contexts get a multiple of `context_multiple` slots.
-    """
+    """Group short rows, padded to equal length. Padding repeats a row's last token, and its output is discarded."""
     new_count = max(row.new_count for row in rows)
     longest_context = max(len(row.context) for row in rows)
     device = rows[0].context.device
@@ -253,10 +250,8 @@ def _attend_by_products(queries: Tensor, keys: Tensor, values: Tensor, group: Ro
 
 
 def _multiply(queries: Tensor, keys: Tensor) -> Tensor:
-    """Return the products of all queries with all keys, [rows, key heads, queries, context].
-
-    For several sequences on a CPU with tiles (AMX), the transposed product takes a third of the time.
-    """
+    """Return the products of all queries with all keys, [rows, key heads, queries, context]."""
+    # in tiles, the transposed product takes a third of the time
     if len(keys) > 1 and cpu_kernels.has_amx():
         return cpu_kernels.multiply_transposed(queries, keys).contiguous()
     return queries @ keys.transpose(-1, -2)

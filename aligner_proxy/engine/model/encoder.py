@@ -22,10 +22,7 @@ def shorten_ids(ids: list[int]) -> list[int]:
 
 @torch.no_grad()
 def encode(model: Any, texts: Sequence[list[int]], layers: Sequence[int]) -> Tensor:
-    """Return rows [texts, layers * hidden] in fp32 of texts, given as token ids: the normalised means of their states.
-
-    `model` is the causal language model, which is left unchanged; its `layers` are counted from 0.
-    """
+    """Return rows [texts, layers * hidden] in fp32 of texts, given as token ids: the normalised means of states."""
     read_ids = [shorten_ids(ids) for ids in texts]
     longest = max(map(len, read_ids))
     # padding comes after a text, so in a causal model it cannot affect the text's states

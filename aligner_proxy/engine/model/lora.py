@@ -83,10 +83,7 @@ def _compute_scale(config: Mapping[str, Any]) -> float:
 
 
 def _pair_tensors(folder: Path, tensors: Mapping[str, Tensor], scale: float) -> Adapter:
-    """Return each layer's two tensors as one `LoraDelta`; raises `WeightsError` for other or missing tensors.
-
-    `scale` is the factor of the low-rank part.
-    """
+    """Return each layer's two tensors as one `LoraDelta`; raises `WeightsError` for other or missing tensors."""
     # by layer, then "A" (down) or "B" (up)
     halves: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():

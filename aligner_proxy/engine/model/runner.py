@@ -51,10 +51,7 @@ _MIN_COSINE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class AdapterWeights:
-    """The own weights of an aligner that shares a base model: its adapter, and its detector head if it has one.
-
-    `taught_heads` are the heads of single objectives with which the aligner comes.
-    """
+    """The own weights of an aligner that shares a base model: its adapter, and its heads if it has some."""
 
     adapter: Adapter
     head: DetectorHead | None
@@ -243,10 +240,7 @@ class ModelRunner:
 
     @torch.inference_mode()
     def score_segments(self, feed: Feed, spans: Spans) -> tuple[list[Score], list[SegmentEvidence]]:
-        """Return the score and the evidence (`Step.evidence`) of every segment of a prompt that has been fed.
-
-        Both are empty for an aligner without a detector head.
-        """
+        """Return score and evidence of every segment of a prompt that was fed; both empty without a detector head."""
         head = self.heads[feed.job.sequence.adapter].detector
         if head is None:
             return [], []
@@ -317,7 +311,7 @@ class ModelRunner:
         if not rows:
             return [[] for _ in feeds]
         output: nn.Module = self._model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        logits = cpu_kernels.compute_logits(output, hidden[rows]).split(choice_counts)
+        logits = torch.split(cpu_kernels.compute_logits(output, hidden[rows]), choice_counts)
         return [_choose_greedily(feed_logits, feed) for feed_logits, feed in zip(logits, feeds, strict=True)]
 
 

@@ -163,10 +163,7 @@ class TaughtColumns:
         return [SegmentEvidence(nats, self._evidence_objective, question_nats) for nats in segment_nats]
 
     def judge(self, rows: Tensor, scores: Tensor) -> None:
-        """Overwrite the general scores in `scores` [segments, objectives] with those of the taught heads.
-
-        `rows` are the segments' rows [segments, numbers].
-        """
+        """Overwrite the general scores [segments, objectives] by those of the taught heads, from segments' `rows`."""
         general_scores = scores[:, self._columns]
         taught_scores = self._prior * torch.maximum(general_scores, self._floor) + rows @ self._weight + self._bias
         for place, net in self._deep_nets:

@@ -64,10 +64,7 @@ class ThreadTuner:
         measurements.costs[threads] = old_average + _NEWEST_WEIGHT * (cost - old_average)
 
     def _choose_count(self, measurements: _SizeMeasurements) -> tuple[int, bool]:
-        """Choose the number of threads for the next pass of a size, and count this pass.
-
-        Also returns whether the pass is a new try, because there is no recent measurement for this number.
-        """
+        """Choose the number of threads for the next pass of a size; also return whether it was not measured lately."""
         measurements.pass_count += 1
         # the most threads are tried first
         for threads in reversed(self._thread_counts):

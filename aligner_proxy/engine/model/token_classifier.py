@@ -252,10 +252,7 @@ def open_classifier(name: str, model: str | Path, quantization: str, dtype: torc
 
 
 def _load_model(loader: Any, folder: Path, config: Any, quantization: str, dtype: torch.dtype) -> Any:
-    """Load the model by the class `loader` of transformers.
-
-    Raises `WeightsError` if weights are missing, which the library would fill with random numbers.
-    """
+    """Load the model by the class `loader`; raises `WeightsError` if weights are missing, which would be random."""
     model, report = loader.from_pretrained(
         str(folder),
         config=config,
@@ -351,10 +348,7 @@ def _find_segment(ends: Iterable[int], position: int) -> slice | None:
 
 
 def _join_spans(answer: str, places: Sequence[tuple[int, int]], faults: Sequence[_Fault]) -> list[LabelledSpan]:
-    """Return a span for each run of tokens with the same fault, without white space at its ends.
-
-    `places` are the (start, end) characters of the answer's tokens, `faults` their faults.
-    """
+    """Return a span, without white space at its ends, for each run of tokens (at `places`) with the same fault."""
     spans = []
     first_token = 0
     for fault, run in groupby(faults):

@@ -59,10 +59,7 @@ def find_card(name: str) -> GpuRates | None:
 
 
 def estimate_forward(sizes: ModelSize, rates: GpuRates, rows: int, context: int) -> CostRange:
-    """Estimate the time of one forward pass of an NF4 model over `rows` tokens.
-
-    `context` is the length of the sequence, in tokens, with these tokens at its end.
-    """
+    """Estimate the time of a forward pass of an NF4 model over the last `rows` of a sequence of `context` tokens."""
     output_numbers = sizes.vocabulary * sizes.hidden  # of the output layer, which is in bf16
     weight_bytes = sizes.linear * memory.NF4_BITS / 8 + 2 * output_numbers
     bytes_read = weight_bytes + context * sizes.count_token_bytes(2, 0)

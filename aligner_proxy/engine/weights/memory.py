@@ -118,12 +118,7 @@ def read_sizes(config: Mapping[str, Any]) -> ModelSize | None:
 
 
 def count_cache_tokens(
-    sizes: ModelSize,
-    quantization: str,
-    width: int,
-    states: int,
-    available: float,
-    most: int = CACHE_TOKENS,
+    sizes: ModelSize, quantization: str, width: int, states: int, available: float, most: int = CACHE_TOKENS
 ) -> int:
     """Return how many tokens of KV cache fit into `available` bytes beside the weights, at most `most`.
 

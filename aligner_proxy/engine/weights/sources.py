@@ -254,11 +254,7 @@ def _find_parts(
 
 
 def _read_folder(folder: Path, label: str, name: str, template: str | None) -> ModelSource:
-    """Check the files of an aligner folder and return its source.
-
-    `label` is the aligner's name in reports, `name` its name for `aligner-proxy pull`. Raises `WeightsError` or
-    `ConfigError`.
-    """
+    """Check the files of an aligner folder and return its source; `name` is its name for `aligner-proxy pull`."""
     description, adapter_base, template_name = _find_parts(folder, label, template)
     if description:
         manifest.verify_all(folder, description.files, "copy or export the aligner again")
@@ -280,10 +276,7 @@ def _read_folder(folder: Path, label: str, name: str, template: str | None) -> M
 
 
 def _find_base(base: manifest.Base, name: str) -> Weights:
-    """Find the base that an adapter names: in an installed package, in a folder, or already fetched from the hub.
-
-    Raises `WeightsError` if it is in none of these places; `name` is the aligner's name for `aligner-proxy pull`.
-    """
+    """Find an adapter's base in an installed package, in a folder, or among fetched models; raises `WeightsError`."""
     gguf_file = _find_package_file(base.gguf) if base.gguf else None
     if base.gguf and gguf_file:
         return Weights(gguf_file.parent, gguf=gguf_file.name, identity={"base": base.gguf.sha256})
@@ -308,10 +301,7 @@ def _name_distribution(gguf: manifest.Gguf) -> str:
 
 
 def _find_package_file(gguf: manifest.Gguf) -> Path | None:
-    """Return the GGUF file of an installed package, after checking its hash; None if the package is not installed.
-
-    Raises `WeightsError` if the file is missing or differs.
-    """
+    """Return the GGUF file of an installed package, None without it; raises `WeightsError` if the file differs."""
     folder = _find_package_folder(gguf.package)
     if folder is None:
         return None
@@ -379,10 +369,7 @@ def list_missing(model: str) -> Iterator[str]:
 
 
 def fetch(model: str) -> Path:
-    """Download a model, resuming an interrupted download, and return its folder.
-
-    Raises `WeightsError`, or `ConfigError` if `model` is no hub id, with a one-sentence message.
-    """
+    """Download a model, resuming an interrupted download; return its folder. Raises `WeightsError` or `ConfigError`."""
     name, commit = _split_id(model)
     _require_hub(model)
     import huggingface_hub

@@ -23,9 +23,8 @@ from aligner_proxy import prompts
 from aligner_proxy.engine import wire
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest, AlignResponse, StrictModel
 from aligner_proxy.engine.decoding.parts import Division
-from aligner_proxy.engine.decoding.piece_scorer import PromptedPassage
+from aligner_proxy.engine.decoding.piece_scorer import PromptedPassage, ScoredPieces, make_verdicts
 from aligner_proxy.engine.decoding.prompt_fit import PromptFrame, make_frame
-from aligner_proxy.engine.decoding.verdicts import ScoredPieces, make_verdicts
 from aligner_proxy.engine.loader import describe
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.taught import LoadedHead, LoadedHeads, select_heads
