@@ -295,22 +295,17 @@ class AnswerReader:
             part, scores, first_new, follows_flagged=self._last_was_flagged
         )
         answer = self._answer
-        answer.verdicts += make_verdicts(
-            self._division, self._scored_pieces, answer.request.caution, len(answer.verdicts)
-        )
+        caution = answer.request.caution
+        answer.verdicts += make_verdicts(self._division, self._scored_pieces, caution, len(answer.verdicts))
         answer.notify_change()
 
     def _build_prompt(self, part: PartRange, pieces: list[Segment], tail: str) -> Fitted:
         """Build the prompt of a part's pieces and the `tail` after them, from the previous one, and store it."""
-        previous = self._prompt
         pieces_text = join_pieces(pieces, ends=not tail)
         undisguised = join_undisguised((self._division.undisguise_part(part, pieces_text), undisguise(tail)))
         text = pieces_text + tail
         common_length = min(len(text), len(self._part_text))
-        if previous:
-            self._prompt = self._frame.extend_prompt(previous, undisguised, common_length)
-        else:
-            self._prompt = self._frame.fit_prompt(undisguised)
+        self._prompt = self._frame.fit_prompt(undisguised, self._prompt, common_length)
         self._part_text = text
         return self._prompt
 

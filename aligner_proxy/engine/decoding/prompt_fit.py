@@ -88,31 +88,28 @@ class PromptFrame:
     taught_heads: Any = None
     """The heads that were fitted to examples of the objectives; only the model reads them."""
 
-    def fit_prompt(self, answer: str | UndisguisedText) -> Fitted:
-        """Return the prompt of an answer, or of a part of one."""
-        prompt = prompts.render(self.template, self.conversation_text, answer, self.objectives)
-        encoded = self.tokenizer.encode_prompt(prompt.text)
-        return Fitted(prompt, encoded, shared=encoded.count_before(self._find_tenant_start(prompt)))
+    def fit_prompt(
+        self, answer: str | UndisguisedText, previous: Fitted | None = None, common_length: int = 0
+    ) -> Fitted:
+        """Return the prompt of an answer, or of a part of one.
 
-    def extend_prompt(self, previous: Fitted, answer: str | UndisguisedText, common_length: int) -> Fitted:
-        """Return `fit_prompt(answer)`; its first `common_length` characters are in `previous`, with their tokens."""
+        If its first `common_length` characters are those of the answer in `previous`, only the rest is tokenised.
+        """
         prompt = prompts.render(self.template, self.conversation_text, answer, self.objectives)
-        encoded = self.tokenizer.extend_prompt(
-            previous.encoded, previous.prompt.text, prompt.text, prompt.offset_in_prompt(common_length)
-        )
-        return Fitted(prompt, encoded, previous.shared)
+        if previous:
+            common_end = prompt.offset_in_prompt(common_length)
+            encoded = self.tokenizer.extend_prompt(previous.encoded, previous.prompt.text, prompt.text, common_end)
+            return Fitted(prompt, encoded, previous.shared)
+        encoded = self.tokenizer.encode_prompt(prompt.text)
+        # the tenant's own text begins with its own objectives, which come after the shared ones, or the conversation
+        tenant_start = prompt.question
+        if self.shared_objective_count < len(prompt.objectives):
+            tenant_start, _ = prompt.objectives[self.shared_objective_count]
+        return Fitted(prompt, encoded, shared=encoded.count_before(tenant_start))
 
     def divide(self, segments: Iterable[Segment] = ()) -> Division:
         """Divide an answer of these segments into parts that fit."""
         return Division(TokenRuler(self.tokenizer, self.template), self.answer_tokens, segments)
-
-    def _find_tenant_start(self, prompt: prompts.Prompt) -> int:
-        """Return the index in the prompt's text where the tenant's own text begins, which no other tenant may share."""
-        # the request's own objectives come after the shared ones; without any, the conversation is the first own text
-        if self.shared_objective_count < len(prompt.objectives):
-            start, _ = prompt.objectives[self.shared_objective_count]
-            return start
-        return prompt.question
 
 
 def make_frame(

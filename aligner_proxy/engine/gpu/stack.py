@@ -97,11 +97,7 @@ class Kernels(Protocol):
         ...
 
     def choose(self, logits: Tensor, choice: ChoiceInput) -> Tensor:
-        """Return the token chosen for each row: the one with the highest logit, the first among equal logits.
-
-        `choice` has a favoured token and a caution for each row. A favoured token is chosen unless another token's
-        logit is higher by more than the caution.
-        """
+        """Return each row's token: the favoured one (`ChoiceInput`), or the first one with the highest logit."""
         ...
 
 
