@@ -127,10 +127,7 @@ def _undisguise_ends(text: str, max_chars: int) -> tuple[str, ...]:
 
 
 def collapse_repeats(text: str) -> str:
-    """Return the text with long repetitions reduced to two copies, and a mark in place of the other copies.
-
-    "no no no ... no" (a thousand times) -> "no no  [...] "
-    """
+    """Return the text with two copies of long repetitions, and a mark: "no no no ... no" -> "no no  [...] "."""
     if len(text) <= _UNCHANGED_CHARS:
         return text
     letters = text.encode("utf-32-le", "surrogatepass")  # `_ITEM_BYTES` for each letter

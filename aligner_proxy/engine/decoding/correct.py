@@ -39,9 +39,8 @@ _ADDITION_RESERVE = 96
 
 def _may_be_pruned(segment: Segment) -> bool:
     """Whether a flagged segment has words that may be removed alone."""
-    text = segment.text
     find_words = (judged_words, find_removable_words, find_side_clauses, find_code_lines)
-    return any(find(text) for find in find_words)
+    return any(find(segment.text) for find in find_words)
 
 
 def correct(

@@ -275,10 +275,7 @@ class PieceScorer:
     def _read(
         self, prompt: Fitted, spans: Spans | None, *, rows: bool = False, taught_heads: TaughtColumns | None = None
     ) -> Generator[Ask, Step, Step]:
-        """Read a prompt, up to the last of its `spans`, and return the step with scores, and perhaps rows, of these.
-
-        `taught_heads` are those of the objectives in the prompt, if these are not the request's own.
-        """
+        """Read a prompt up to the last of its `spans`; `taught_heads` are its objectives' own, if not the request's."""
         ids = prompt.ids[: spans.segments[-1].stop] if spans and spans.segments else prompt.ids
         # tokens that the sequence holds, for example from an answer that was read while it was written, are not fed
         start = min(count_matching(self._sequence.ids, ids), len(ids) - 1)

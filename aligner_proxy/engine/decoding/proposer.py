@@ -116,10 +116,7 @@ class DraftProposer:
         self._acceptance = self._acceptance.add_step(copied_count, run_ended=not run_continues, step_round=step_round)
 
     def _count_sure_tokens(self) -> int:
-        """Return the number of tokens from the pointer to the end of the trusted range that contains it, if any.
-
-        The result is 0 if the last run has ended, so that the pointer may be wrong.
-        """
+        """Return how many tokens are left of a trusted range; 0 outside of one, or if the pointer may be wrong."""
         trusted_range = next((tokens for tokens in self._trusted_ranges if self._pointer in tokens), None)
         return trusted_range.stop - self._pointer if trusted_range and self._acceptance.in_run else 0
 

@@ -21,7 +21,7 @@ MAX_ROWS_BYTES = 16 << 20
 
 
 def read_answer_rows(aligner: Aligner, request: RowsRequest, sequence: TokenSequence) -> Work:
-    """Return a `RowsResponse`: the rows of all segments of the answers, and the scores by the aligner's own head.
+    """Return a `RowsResponse`: the rows of all segments, and the scores by the aligner's own head.
 
     Raises `HeadsUnavailable`, and `AnswerTooLong` if the rows exceed `MAX_ROWS_BYTES`.
     """

@@ -43,10 +43,9 @@ class WrittenTokens:
 
 @dataclass(frozen=True, slots=True)
 class WritingLimits:
-    """When to stop: after `tokens`, or as soon as `is_done` returns true for the tokens written.
+    """When to stop: after `tokens`, or once `is_done`, which is called after every step, returns true for the tokens.
 
-    `is_done` is called after every step. The model replaces a draft token only by a token whose logit is higher by more
-    than `caution`, in nats.
+    The model replaces a draft token only by one whose logit is higher by more than `caution`, in nats.
     """
 
     tokens: int

@@ -93,10 +93,7 @@ class Hole:
     """The kept segments before the run."""
 
     def cut_replacement(self, generated: str, *, finished: bool) -> str:
-        """Return the part of the generated text that replaces the run.
-
-        An addition at the end of the answer begins with white space. `finished` is False if a limit cut the text off.
-        """
+        """Return the part of the generated text that replaces the run; a limit cut the text off unless `finished`."""
         replacement = find_replacement(generated, self.kept_beginnings, self.banned_texts, finished=finished)
         text = self._drop_copies(replacement)
         is_addition = not self.run.text

@@ -139,10 +139,7 @@ def _gate(parts, out, width, part_stride, PARTS: tl.constexpr, COLUMNS: tl.const
 
 @triton.jit
 def _put_states(hidden, slots, states, width, slot_stride, WIDTH: tl.constexpr):
-    """Copy one row of `hidden` [rows, width] to `states`, at the row's slot in `slots` [rows].
-
-    Slots are `slot_stride` numbers apart. WIDTH is `width` rounded up to a power of two.
-    """
+    """Copy one row of `hidden` [rows, width] to `states`, at the row's slot, `slot_stride` numbers from the next."""
     row = tl.program_id(0)
     columns = tl.arange(0, WIDTH)
     mask = columns < width

@@ -120,10 +120,7 @@ class Taps:
 
 
 class TappedStates:
-    """The states that any of the heads reads, stored for every slot (token) of the KV cache while a prompt is read.
-
-    Nothing is stored if there are no heads.
-    """
+    """The states that any of the heads reads, stored for every slot of the KV cache while a prompt is read."""
 
     def __init__(self, model: Any, heads: Sequence[DetectorHead | None], slots: int) -> None:
         all_layers = {layer for head in heads if head for layer in head.layers.tolist()}

@@ -66,10 +66,7 @@ class Manifest(StrictModel):
 
 
 def read(folder: Path) -> Manifest | None:
-    """Read the folder's manifest; None if the folder has none.
-
-    Raises `WeightsError` if the manifest is unreadable, or if this version does not know its prompt template.
-    """
+    """Read the folder's manifest; None if it has none. Raises `WeightsError` if it cannot be read or used."""
     path = folder / MANIFEST
     if not path.exists():
         return None
