@@ -138,8 +138,10 @@ class AnswerDecoder(SafeDecoder):
         if event.rewrite is None or not has_reasoning:
             return event
         if self.drops_reasoning:
+            answers = [piece.answer for piece in pieces]
+            whole_answers = {number: text.answer for number, text in whole_texts.items()}
             try:
-                event.item = _drop_reasoning(event.rewrite, event.item, pieces, whole_texts)
+                event.item = call_or_raise(NotPutIn, event.rewrite, event.item, answers, whole_answers)
             except NotPutIn as error:
                 self.fault = self.fault or str(error)
                 return event
@@ -160,15 +162,6 @@ class AnswerDecoder(SafeDecoder):
         else:
             exchanges = [self.exchange(text_number)] if reader.reasoning_end else []
         return next((DividedText.from_exchange(exchange) for exchange in exchanges if exchange.tagged_reasoning), None)
-
-
-def _drop_reasoning(
-    rewrite: Rewrite, item: object, pieces: Sequence[DividedText], whole_texts: Mapping[int, DividedText]
-) -> object:
-    """Return a copy of the event `item` with only the answers of its pieces and whole texts; raises `NotPutIn`."""
-    answers = [piece.answer for piece in pieces]
-    whole_answers = {number: text.answer for number, text in whole_texts.items()}
-    return call_or_raise(NotPutIn, rewrite, item, answers, whole_answers)
 
 
 def _rewrite_answers(

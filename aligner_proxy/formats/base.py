@@ -26,8 +26,6 @@ from aligner_proxy.types import Exchange, Outcome, Status, Turn, join_surrogates
 
 # Besides OpenAI's response_format: the fields in which vLLM and llama.cpp accept a grammar for the output.
 _GRAMMAR_FIELDS = {"guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar"}
-_NO_STORE = "no-store"
-"""The directive of Cache-Control, which is looked for in any case and among others."""
 _MAX_UNUSUAL_TEXTS = 256
 """Most texts of unusual fields that are compared with an answer."""
 _PIECES_PER_BLOCK = 64
@@ -45,10 +43,7 @@ _CONTAINER_FIELDS = frozenset({"choices", "message", "delta", "content", "conten
 
 def _begins_structure(data: Mapping[str, Any]) -> bool:
     """Whether a request begins the answer with code or JSON, or asks the model to fill a gap in a text."""
-    if _asks_for_middle(data):
-        return True
-    prefill = _find_answer_prefill(data)
-    return bool(prefill) and begins_form(prefill)
+    return _asks_for_middle(data) or begins_form(_find_answer_prefill(data))
 
 
 def _find_answer_prefill(data: Mapping[str, Any]) -> str:
@@ -144,18 +139,9 @@ def _content_text(content: object) -> str:
     """The text of a message's content, with each of its text parts on a new line; empty for any other content."""
     if isinstance(content, str):
         return content
-    if not isinstance(content, (list, tuple)):
-        return ""
-    return "\n".join(_part_texts(content))
-
-
-def _part_texts(parts: Iterable[object]) -> Iterable[str]:
-    """Yield the parts of a content that are strings, and the `text` of those that are objects."""
-    for part in parts:
-        if isinstance(part, str):
-            yield part
-        elif isinstance(part, Mapping) and isinstance(part.get("text"), str):
-            yield part["text"]
+    parts = content if isinstance(content, list | tuple) else ()
+    texts = (part.get("text") if isinstance(part, Mapping) else part for part in parts)
+    return "\n".join(text for text in texts if isinstance(text, str))
 
 
 def request_headers(data: Mapping[str, Any]) -> dict[str, str]:
@@ -165,17 +151,12 @@ def request_headers(data: Mapping[str, Any]) -> dict[str, str]:
     return {str(name).lower(): str(value) for name, value in fields.items()} if isinstance(fields, Mapping) else {}
 
 
-def is_storing_forbidden(
-    data: Mapping[str, Any], response: object = None, *, request_forbids: bool | None = None
-) -> bool:
-    """Whether the client or the upstream (`response`) forbids that the answer is stored.
+def is_storing_forbidden(data: Mapping[str, Any], response: object = None) -> bool:
+    """Whether the client or the upstream (`response`) forbids that the answer is stored."""
+    return _request_forbids_storing(data) or _upstream_forbids_storing(data, response)
 
-    `request_forbids` says whether the client does (`_request_forbids_storing`); None if this is not known yet.
-    """
-    if request_forbids is None:
-        request_forbids = _request_forbids_storing(data)
-    if request_forbids:
-        return True
+
+def _upstream_forbids_storing(data: Mapping[str, Any], response: object) -> bool:
     # LiteLLM stores the upstream's headers in two places, depending on the route.
     details = getattr(data.get("litellm_logging_obj"), "model_call_details", None)
     logged_control = _get_field(_get_field(details, "response_headers"), "cache-control")
@@ -190,7 +171,8 @@ def _request_forbids_storing(data: Mapping[str, Any]) -> bool:
 
 
 def _says_no_store(cache_control: object) -> bool:
-    return cache_control is not None and _NO_STORE in str(cache_control).lower()
+    """Whether a Cache-Control has the directive `no-store`, in any case and among others."""
+    return cache_control is not None and "no-store" in str(cache_control).lower()
 
 
 def _upstream_cache_control(response: object) -> object:
@@ -205,15 +187,11 @@ def metadata_buckets(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return LiteLLM's metadata dicts; first the one that the proxy itself filled, whose name depends on the route."""
     metadata = data.get("metadata")
     litellm_metadata = data.get("litellm_metadata")
-    if not isinstance(litellm_metadata, dict):
-        return [metadata] if isinstance(metadata, dict) else []
-    if not isinstance(metadata, dict):
-        return [litellm_metadata]
-    # The proxy writes the fields of the key into its own dict only.
-    if any(str(name).startswith("user_api_key") for name in metadata):
-        return [metadata, litellm_metadata]
-    proxy_filled_other = any(str(name).startswith("user_api_key") for name in litellm_metadata)
-    return [litellm_metadata, metadata] if proxy_filled_other else [metadata, litellm_metadata]
+    buckets = [bucket for bucket in (metadata, litellm_metadata) if isinstance(bucket, dict)]
+    if len(buckets) == 2:
+        # The proxy writes the fields of the key into its own dict only.
+        buckets.sort(key=lambda bucket: not any(str(name).startswith("user_api_key") for name in bucket))
+    return buckets
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,18 +381,12 @@ class ChoiceBuilder:
         return self.refusal and not all(is_refusal(text) for text in texts if text.strip())
 
     def make_exchange(
-        self,
-        data: Mapping[str, Any],
-        index: int,
-        turns: tuple[Turn, ...],
-        response: object,
-        form: RequestedForm | None = None,
+        self, data: Mapping[str, Any], index: int, turns: tuple[Turn, ...], response: object, form: RequestedForm
     ) -> Exchange:
         """Make an exchange of the choice with number `index`, which follows `turns`.
 
-        `response` is the whole response or the first item of a stream. `form` is read from `data` if it is None.
+        `response` is the whole response or the first item of a stream.
         """
-        form = form or RequestedForm.from_request(data)
         answer = join_surrogates(str(self.pieces)) if self.pieces else None
         # Streams make an exchange without a text at every step (`exchange_without_text`), which compares nothing.
         annotations = self.annotations or (
@@ -425,7 +397,7 @@ class ChoiceBuilder:
             index=index,
             turns=turns,
             answer=answer,
-            finish_reason=self.finish_reason if self.finish_reason is None else str(self.finish_reason),
+            finish_reason=None if self.finish_reason is None else str(self.finish_reason),
             tool_calls=self.tool_calls,
             structured=form.structured,
             json_schema=form.json_schema,
@@ -436,7 +408,7 @@ class ChoiceBuilder:
             annotations=annotations,
             inconsistent=self.inconsistent,
             hidden_text=self.hidden_text,
-            no_store=is_storing_forbidden(data, response, request_forbids=form.no_store),
+            no_store=form.no_store or _upstream_forbids_storing(data, response),
         )
 
     def make_exchanges(

@@ -1,5 +1,4 @@
 """Wire format of /v1/chat/completions: converts LiteLLM's responses, whole and streamed, to exchanges and back.
-An exchange is one answer with the conversation before it.
 
 A choice is recognised by its fields, not by its class: LiteLLM's response cache may return chunks of the other
 endpoint, and some upstreams write `text` in place of a message. `text.py` therefore uses these functions, too. Only the
@@ -30,7 +29,7 @@ from aligner_proxy.formats.base import (
 from aligner_proxy.formats.foreign_items import raise_if_answer
 from aligner_proxy.formats.reasoning import FIELDS as REASONING_FIELDS
 from aligner_proxy.formats.side_text import USUAL_FIELDS
-from aligner_proxy.formats.stream_events import StreamEvent
+from aligner_proxy.formats.stream_events import StreamDecoder, StreamEvent
 from aligner_proxy.types import Exchange, Outcome
 
 _BODIES = ("message", "delta")
@@ -162,7 +161,7 @@ def read_choice(builder: ChoiceBuilder, choice: Any) -> str:
     return content if isinstance(content, str) else ""
 
 
-class ChunkDecoder:
+class ChunkDecoder(StreamDecoder):
     """Decoder of chunks with choices, the stream format of chat and text completions.
 
     `make_exchange` makes an exchange of a builder, its index and the first item of the stream, with which LiteLLM
@@ -206,15 +205,10 @@ class ChunkDecoder:
         )
         return [event]
 
-    def flush(self) -> list[StreamEvent]:
-        """Return no events, since chunks arrive whole."""
-        return []
-
     def exchange(self, index: int) -> Exchange:
         return self._make_exchange(self._builders.get(index, ChoiceBuilder()), index, self._first_item)
 
     def exchange_without_text(self, index: int) -> Exchange:
-        """The same as `exchange` without the text of the choice."""
         builder = replace(self._builders.get(index, ChoiceBuilder()), pieces=GrowingText())
         return self._make_exchange(builder, index, self._first_item)
 
@@ -223,17 +217,8 @@ class ChunkDecoder:
         """Whether any choice has filled its refusal field."""
         return any(builder.refusal for builder in self._builders.values())
 
-    @property
-    def contradicts_itself(self) -> bool:
-        """Always false, since no chunk repeats the text of another."""
-        return False
-
     def exchanges(self) -> list[Exchange]:
         return [self.exchange(index) for index in sorted(self._builders)]
-
-    def beginning(self) -> object:
-        """None, since a failure needs no chunk before it."""
-        return None
 
     def empty_event(self, delivered: Sequence[Any], received: Any) -> object:
         """Return a chunk that adds an empty text to a choice that has not ended; None if all choices have ended."""

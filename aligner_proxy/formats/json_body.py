@@ -7,6 +7,7 @@ on the way back each object has exactly the fields that it was read with, in the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from litellm.types.llms.openai import ResponsesAPIResponse
@@ -45,7 +46,8 @@ def read_body(body: dict[str, Any]) -> Any:
     """Return the object that the wire formats read in place of a JSON body; a message of Anthropic stays a dict."""
     if "choices" in body:
         if body.get("object") == _TEXT_OBJECT:
-            return _fill(TextCompletionResponse, {**body, "choices": _map_objects(body["choices"], _read_text_choice)})
+            text_choices = _map_objects(body["choices"], partial(_fill, TextChoices))
+            return _fill(TextCompletionResponse, {**body, "choices": text_choices})
         return _fill(ModelResponse, {**body, "choices": _map_objects(body["choices"], _read_choice)})
     return _fill(ResponsesAPIResponse, body) if "output" in body else body
 
@@ -72,11 +74,6 @@ def _read_choice(choice: dict[str, Any]) -> Any:
     if isinstance(message, dict):
         choice = {**choice, "message": _fill(Message, message)}
     return _fill(Choices, choice)
-
-
-def _read_text_choice(choice: dict[str, Any]) -> Any:
-    """Return LiteLLM's object for a choice of a text completion."""
-    return _fill(TextChoices, choice)
 
 
 def _map_objects(values: object, read_object: Callable[[dict[str, Any]], Any]) -> object:

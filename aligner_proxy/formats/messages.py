@@ -1,5 +1,4 @@
 """Wire format of /v1/messages: converts Anthropic messages, whole (dicts) and streamed, to exchanges and back.
-An exchange is one answer with the conversation before it.
 
 Each text block is corrected by itself. Thinking, tool use, tool results and usage are kept unchanged. A stream of
 server-sent events (`sse.py`) keeps its events; only events with a corrected text are rewritten.
@@ -21,7 +20,7 @@ from aligner_proxy.formats.base import (
     list_unusual_fields,
 )
 from aligner_proxy.formats.foreign_items import raise_if_answer
-from aligner_proxy.formats.stream_events import ContentBlock, StreamEvent
+from aligner_proxy.formats.stream_events import ContentBlock, StreamDecoder, StreamEvent
 from aligner_proxy.types import Exchange, Outcome, Turn
 
 # A text next to these blocks is still an answer to the user, since the upstream ran these tools itself. With any other
@@ -92,14 +91,13 @@ def _with_new_text(block: Any, text: str) -> object:
     return edited_block
 
 
-class MessagesDecoder:
+class MessagesDecoder(StreamDecoder):
     """Decoder of one stream of events; text blocks are numbered in the order in which they receive text."""
 
     is_one_answer = True
 
     def __init__(self, data: Mapping[str, Any]) -> None:
         self._data = data
-        """The request."""
         self._turns = _turns(data)
         self._splitter = sse.FrameSplitter()
         self._builder = ChoiceBuilder()
@@ -149,10 +147,6 @@ class MessagesDecoder:
         builder = replace(self._builder, finish_reason=self._builder.finish_reason or "error")
         texts = {number: str(pieces) for number, pieces in enumerate(self._texts)}
         return builder.make_exchanges(self._data, texts, self._turns, None)
-
-    def beginning(self) -> object:
-        """Return None, since clients need no event before that of a failure."""
-        return None
 
     def empty_event(self, delivered: Sequence[object], _received: object) -> object:
         """Return a ping, in the form of the other events (dict or bytes); None before the message has begun."""

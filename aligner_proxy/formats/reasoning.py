@@ -7,6 +7,7 @@ thinking blocks, which are signed, and reasoning items of Responses.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
@@ -39,27 +40,6 @@ _PART_SEPARATOR = "\n\n"
 """Separates the parts of one reasoning."""
 _MAX_PIECES = 200_000
 """Most pieces that are kept of one stream."""
-
-
-class ReasoningStream(Protocol):
-    """Reads or removes the reasoning of one stream, item by item."""
-
-    def feed(self, item: object) -> list[object]:
-        """The items to pass on in place of `item`."""
-
-    def flush(self) -> list[object]:
-        """The remaining items when the stream has ended."""
-
-    def unread_items(self) -> list[object]:
-        """Items that were fed earlier and not yet passed on."""
-
-    @property
-    def piece_count(self) -> int:
-        """Number of the pieces of reasoning so far."""
-
-    @property
-    def texts(self) -> Mapping[int, str]:
-        """The reasoning so far, by choice."""
 
 
 class ReasoningForm(Protocol):
@@ -232,41 +212,46 @@ def _must_come_back(data: Mapping[str, Any]) -> bool:
     return has_content(data.get("tools")) or has_content(data.get("functions"))
 
 
-class _CollectedReasoning:
-    """Reasoning gathered from a stream, by choice; a base class of readers of streams."""
+class ReasoningStream(ABC):
+    """Reads or removes the reasoning of one stream, item by item, and gathers it by choice."""
 
     def __init__(self) -> None:
         self._texts: dict[int, GrowingText] = defaultdict(GrowingText)
         """The reasoning so far, by index of the choice."""
-        self._part_begins: set[int] = set()
-        """Indices of the choices whose next piece begins a new part."""
+        self._begins_part = False
+        """Whether the next piece begins a new part; only in formats with a single choice."""
         self.piece_count = 0
         """Number of pieces so far."""
+
+    @abstractmethod
+    def feed(self, item: Any) -> list[object]:
+        """Record the reasoning in an item; return the items to pass on in its place."""
+
+    def flush(self) -> list[object]:
+        """The remaining items when the stream has ended."""
+        return []
+
+    def unread_items(self) -> list[object]:
+        """Items that were fed earlier and not yet passed on."""
+        return []
 
     def add(self, index: int, piece: str) -> None:
         """Add a piece to the reasoning of the choice `index`; it is ignored if `_MAX_PIECES` pieces have come."""
         if piece and self.piece_count < _MAX_PIECES:
             self.piece_count += 1
             # No separator is needed before the first part.
-            if index in self._part_begins and index in self._texts:
+            if self._begins_part and index in self._texts:
                 self._texts[index].append(_PART_SEPARATOR)
-            self._part_begins.discard(index)
+            self._begins_part = False
             self._texts[index].append(piece)
 
-    def unread_items(self) -> list[object]:
-        """Return no items, since none is held back."""
-        return []
-
-    def flush(self) -> list[object]:
-        """Return no items, since none is held back."""
-        return []
-
     def begin_part(self) -> None:
-        """Let the next piece of the first choice's reasoning begin a new part, separated by a blank line."""
-        self._part_begins.add(0)
+        """Let the next piece begin a new part, separated by a blank line."""
+        self._begins_part = True
 
     @property
     def texts(self) -> Mapping[int, str]:
+        """The reasoning so far, by choice."""
         return {index: str(text) for index, text in self._texts.items()}
 
 
@@ -287,7 +272,7 @@ class ChatReasoning:
         return _ChatReasoningStream(drop=drop, keeps_signed=_must_come_back(data))
 
 
-class _ChatReasoningStream(_CollectedReasoning):
+class _ChatReasoningStream(ReasoningStream):
     """Reader of a stream of chunks; with `drop`, removes reasoning, but no signed fields if `keeps_signed`."""
 
     def __init__(self, *, drop: bool, keeps_signed: bool) -> None:
@@ -415,7 +400,7 @@ class MessagesReasoning:
         return _MessagesReasoningStream(drop=drop and not _must_come_back(data))
 
 
-class _MessagesReasoningStream(_CollectedReasoning):
+class _MessagesReasoningStream(ReasoningStream):
     """Reader of a stream of Messages; with `drop`, removes thinking blocks and renumbers the others."""
 
     def __init__(self, *, drop: bool) -> None:
@@ -467,7 +452,7 @@ class ResponsesReasoning:
         return _ResponsesReasoningStream(drop=drop and not _must_come_back(data))
 
 
-class _ResponsesReasoningStream(_CollectedReasoning):
+class _ResponsesReasoningStream(ReasoningStream):
     """Reader of a stream of Responses; with `drop`, removes reasoning items and renumbers the others."""
 
     def __init__(self, *, drop: bool) -> None:

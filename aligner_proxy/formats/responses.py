@@ -1,5 +1,5 @@
 """Wire format of /v1/responses: converts `ResponsesAPIResponse` and its stream events to exchanges and back.
-An exchange is one answer with the conversation before it. A part is one text of an output message.
+A part is one text of an output message.
 
 Each text part of an output message is a separate answer. It is judged only against the conversation in the request,
 because the turns behind `previous_response_id` are not visible here. A stream sends a part several times: in deltas;
@@ -51,7 +51,7 @@ from aligner_proxy.formats.responses_objects import (
     with_field,
 )
 from aligner_proxy.formats.side_text import USUAL_FIELDS
-from aligner_proxy.formats.stream_events import StreamEvent
+from aligner_proxy.formats.stream_events import StreamDecoder, StreamEvent
 from aligner_proxy.types import Exchange, Outcome, Turn, join_surrogates
 
 if TYPE_CHECKING:
@@ -146,14 +146,13 @@ class _OutputPart:
         return self.joined_pieces if self.pieces else self.whole or ""
 
 
-class ResponsesDecoder:
+class ResponsesDecoder(StreamDecoder):
     """Decoder of one stream of typed events; parts are numbered in the order in which they receive text."""
 
     is_one_answer = True
 
     def __init__(self, data: Mapping[str, Any]) -> None:
         self._data = data
-        """The request."""
         self._turns = _turns(data)
         self._builder = ChoiceBuilder()
         """What the events so far say about the response, without its texts."""
@@ -221,10 +220,6 @@ class ResponsesDecoder:
                 text_number=self._part_numbers.get(read_place(item)),
             )
         ]
-
-    def flush(self) -> list[StreamEvent]:
-        """Return no events, since events arrive whole."""
-        return []
 
     def exchange(self, index: int) -> Exchange:
         """The exchange of a part with its pieces so far, or with its whole text if it came without pieces."""

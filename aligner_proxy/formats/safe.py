@@ -1,5 +1,4 @@
 """Wrappers of wire formats and stream decoders that turn their failures into exchanges with a fault.
-An exchange is one answer with the conversation before it.
 
 LiteLLM's objects may hold anything, and no answer may be lost because it cannot be read.
 """
@@ -89,7 +88,6 @@ class SafeDecoder:
     def __init__(self, decoder: StreamDecoder, data: Mapping[str, Any]) -> None:
         self._decoder = decoder
         self._data = data
-        """The request."""
         self._pending_bytes = bytearray()
         """Bytes that the decoder has read and not returned as events."""
         self._text_numbers: set[int] = set()

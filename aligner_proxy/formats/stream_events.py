@@ -102,7 +102,7 @@ class StreamEvent:
 
 
 class StreamDecoder(Protocol):
-    """Splits one stream into events and texts."""
+    """Splits one stream into events and texts. The defaults suit a stream of items that come whole."""
 
     is_one_answer: bool
     """Whether all texts of the stream belong to one answer; otherwise each is an answer of its own."""
@@ -112,6 +112,7 @@ class StreamDecoder(Protocol):
 
     def flush(self) -> list[StreamEvent]:
         """The remaining events when the stream has ended, complete or not."""
+        return []
 
     def exchange(self, index: int) -> Exchange:
         """The conversation with text number `index` as its answer, as far as the text has arrived.
@@ -129,12 +130,14 @@ class StreamDecoder(Protocol):
     @property
     def contradicts_itself(self) -> bool:
         """Whether the events so far contradict one another."""
+        return False
 
     def exchanges(self) -> list[Exchange]:
         """All texts of a stream that has ended, in response order; empty if the stream does not have this format."""
 
     def beginning(self) -> object:
         """The event that clients need before the event of a failure; None if clients need none, or nothing has come."""
+        return None
 
     def empty_event(self, delivered: Sequence[Any], received: Any) -> object:
         """An event that adds nothing to the stream, to keep its client waiting; None if none is possible now.

@@ -1,5 +1,4 @@
 """Wire format of /v1/completions: converts LiteLLM's responses, whole and streamed, to exchanges and back.
-An exchange is one answer with the conversation before it.
 
 The prompt is the only user turn. Prompts made of token ids, `echo` (the text begins with the prompt) and `suffix` (the
 text must join onto what follows) are not a question with an answer, so they count as non-text and stay unchanged. A

@@ -25,7 +25,7 @@ from aligner_proxy.concurrency import ErrorTranslation
 from aligner_proxy.errors import BadRequest, ForbiddenError
 from aligner_proxy.formats import is_stored_answer, wire
 from aligner_proxy.formats.base import make_system_turn, metadata_buckets, read_turns, request_headers
-from aligner_proxy.formats.tool_results import tool_results
+from aligner_proxy.formats.incoming import tool_results
 from aligner_proxy.gateway import litellm_internals, routing
 from aligner_proxy.gateway.reload import PolicySource
 from aligner_proxy.plugins.extensions import Extensions

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aligner_proxy.formats.tool_results import tool_results
+from aligner_proxy.formats.incoming import tool_results
 
 
 @pytest.mark.parametrize(
