@@ -1,4 +1,7 @@
-"""Location of an audit store: an SQLite file, or a database that hosts share and that a plugin connects to."""
+"""Location of an audit store: an SQLite file, or a database that hosts share and that a plugin connects to.
+
+`open_store` opens the store at its location.
+"""
 
 from __future__ import annotations
 
@@ -45,3 +48,14 @@ class AuditDatabase(Protocol):
 
 StoreLocation = Path | AuditDatabase
 """The location of an audit store: the path of a file, or a database."""
+
+
+def open_store(location: StoreLocation, seal: Seal | None = None, *, durable: bool = False) -> AuditStore:
+    """Open the store at `location`; raises the errors of its kind of store.
+
+    `seal` encrypts its texts; None leaves them readable. With `durable`, entries are on the disk when a call that adds
+    them returns.
+    """
+    if isinstance(location, Path):
+        return AuditStore(location, seal, durable=durable)
+    return location.open_store(seal, durable=durable)

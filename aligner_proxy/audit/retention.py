@@ -21,8 +21,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from aligner_proxy.audit.location import Lease, StoreLocation
-from aligner_proxy.audit.opening import open_store
+from aligner_proxy.audit.location import Lease, StoreLocation, open_store
 from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.clock import BELIEVED_AFTER_S, ClockReading, SteadyClock, read_clocks
 from aligner_proxy.errors import AuditError

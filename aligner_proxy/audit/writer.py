@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from aligner_proxy.audit.entry import KEEP_TEXT, AuditEvent, Redact, estimate_event_bytes, make_entry
-from aligner_proxy.audit.location import AuditDatabase, StoreLocation
-from aligner_proxy.audit.opening import open_store
+from aligner_proxy.audit.location import AuditDatabase, StoreLocation, open_store
 from aligner_proxy.audit.recorder import MemoryBudget, QueueLimits, Recorder, count_entries
 from aligner_proxy.audit.retention import RetentionLimits, RetentionWorker
 from aligner_proxy.audit.store import AuditStore, Seal

@@ -16,8 +16,7 @@ from prometheus_client import REGISTRY
 
 from aligner_proxy.audit import recorder as recording
 from aligner_proxy.audit.entry import AuditEvent, estimate_event_bytes
-from aligner_proxy.audit.location import StoreLocation
-from aligner_proxy.audit.opening import open_store
+from aligner_proxy.audit.location import StoreLocation, open_store
 from aligner_proxy.audit.recorder import QueueLimits, Recorder
 from aligner_proxy.audit.retention import RetentionLimits, RetentionWorker
 from aligner_proxy.audit.store import AuditStore

@@ -14,8 +14,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from aligner_proxy.audit.entry import make_entry
-from aligner_proxy.audit.location import StoreLocation
-from aligner_proxy.audit.opening import open_store
+from aligner_proxy.audit.location import StoreLocation, open_store
 from aligner_proxy.audit.retention import RetentionLease, RetentionLimits, RetentionWorker
 from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.clock import ClockReading

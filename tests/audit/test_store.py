@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.audit.entry import make_entry
-from aligner_proxy.audit.location import StoreLocation
-from aligner_proxy.audit.opening import open_store
+from aligner_proxy.audit.location import StoreLocation, open_store
 from aligner_proxy.audit.store import STEPS, AuditStore, Seal
 from aligner_proxy.errors import AuditError
 from tests.audit.conftest import noted

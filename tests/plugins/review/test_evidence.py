@@ -6,8 +6,7 @@ from contextlib import closing
 from dataclasses import replace
 
 from aligner_proxy.audit.entry import make_entry
-from aligner_proxy.audit.location import StoreLocation
-from aligner_proxy.audit.opening import open_store
+from aligner_proxy.audit.location import StoreLocation, open_store
 from aligner_proxy.intervals import wilson_interval
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy_review.evidence import Share, compute_evidence, pair_answers, read_evidence

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.audit.entry import make_entry
-from aligner_proxy.audit.location import StoreLocation
-from aligner_proxy.audit.opening import open_store
+from aligner_proxy.audit.location import StoreLocation, open_store
 from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.policy.config import load
 from aligner_proxy.policy.schema import PolicyFile

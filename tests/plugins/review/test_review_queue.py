@@ -8,8 +8,7 @@ from dataclasses import replace
 import pytest
 
 from aligner_proxy.audit.entry import make_entry
-from aligner_proxy.audit.location import StoreLocation
-from aligner_proxy.audit.opening import open_store
+from aligner_proxy.audit.location import StoreLocation, open_store
 from aligner_proxy.audit.store import AuditStore
 from aligner_proxy_fleet.database import DatabaseStore
 from aligner_proxy_review.review_queue import LEASE_S, AnswerFilter, ReviewQueue
