@@ -248,9 +248,7 @@ async def wait_until_closed(receive: Receive) -> None:
         pass
 
 
-def cancel_when_gone(
-    wait_until_gone: Callable[[], Awaitable[None]] | None,
-) -> AbstractAsyncContextManager[None]:
+def cancel_when_gone(wait_until_gone: Callable[[], Awaitable[None]] | None) -> AbstractAsyncContextManager[None]:
     """Context manager that ends its block with `ClientGone` once `wait_until_gone` returns; None: no watching."""
     return contextlib.nullcontext() if wait_until_gone is None else _Watch(wait_until_gone)
 

@@ -24,7 +24,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import h11
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
@@ -102,7 +102,8 @@ class BoundedProtocol(H11Protocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.limits = limits
-        self.app = _BoundedExchange(self.app, self)
+        self._application = self.app
+        self.app = self._handle_bounded
         """The application that uvicorn calls, with its request bodies limited."""
         self._server = _servers.setdefault(server_state, _ServerConnections())
         self._pending = _PendingInput.NOTHING
@@ -187,6 +188,15 @@ class BoundedProtocol(H11Protocol):
     def _unsupported_upgrade_warning(self) -> None:
         """Log nothing, since any client could fill the log with upgrade requests; they are answered over HTTP."""
 
+    async def _handle_bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request; send 413 for too long a body, and `connection: close` while the server is stopping."""
+        request = _BoundedRequest(self, receive, send)
+        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if int(length) > self.limits.body_bytes:  # h11 has already refused a value that is not a number
+            await request.reply_413()
+        else:
+            await self._application(scope, request.receive, request.send)
+
     def _log_full(self) -> None:
         """Log that the connection limit is reached, at most once in `_LOG_S` seconds."""
         now = self.loop.time()
@@ -264,35 +274,14 @@ class BoundedProtocol(H11Protocol):
         self.transport.close()
 
 
-class _BoundedExchange:
-    """ASGI application of one connection: sends 413 for too long a body, and `connection: close` when draining."""
-
-    def __init__(self, app: ASGIApp, connection: BoundedProtocol) -> None:
-        self._app = app
-        self._connection = connection
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request, with its body limited."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        limit = self._connection.limits.body_bytes
-        exchange = _BoundedRequest(self._connection, receive, send, limit)
-        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if int(length) > limit:  # h11 has already refused a value that is not a number
-            await exchange.reply_413()
-        else:
-            await self._app(scope, exchange.receive, exchange.send)
-
-
 class _BoundedRequest:
     """One request and its response; counts the bytes of the body."""
 
-    def __init__(self, connection: BoundedProtocol, receive: Receive, send: Send, limit: int) -> None:
+    def __init__(self, connection: BoundedProtocol, receive: Receive, send: Send) -> None:
         self._connection = connection
         self._receive = receive
         self._send = send
-        self._bytes_left = limit
+        self._bytes_left = connection.limits.body_bytes
         self._has_started = False
         """Whether the response has begun, so that its status can no longer become 413."""
         self._is_refused = False

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 
 from aligner_proxy.errors import MissingExtra
 
@@ -16,16 +15,11 @@ ENGINE = "engine"
 FLEET = "fleet"
 REVIEW = "review"
 
-PACKAGES: Mapping[str, Sequence[str]] = MappingProxyType(
-    {
-        ENGINE: (
-            *("torch", "transformers", "bitsandbytes", "accelerate"),
-            *("peft", "gguf", "safetensors", "huggingface_hub"),
-        ),
-        FLEET: ("psycopg", "redis"),
-        REVIEW: ("jinja2", "markupsafe"),
-    }
-)
+PACKAGES: Mapping[str, Sequence[str]] = {
+    ENGINE: ("torch", "transformers", "bitsandbytes", "accelerate", "peft", "gguf", "safetensors", "huggingface_hub"),
+    FLEET: ("psycopg", "redis"),
+    REVIEW: ("jinja2", "markupsafe"),
+}
 """The packages of each extra, by import name."""
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from operator import methodcaller
@@ -56,28 +56,22 @@ class Runner(Protocol):
 
 
 class Boundary:
-    """Context manager around plugin code, which turns every error of a plugin into an error of this package."""
+    """Context manager around plugin code, which turns every error of a plugin into an error of this package.
+
+    Our own errors pass, and so do cancellations.
+    """
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is not None:
-            _raise_as_ours(error)
-
-
-def _raise_as_ours(error: BaseException) -> None:
-    """Raise an error of this package in place of an error in plugin code; return if the error itself may pass.
-
-    Our own errors may pass, and so may cancellations.
-    """
-    if isinstance(error, CorrectionError):
-        # Policies know no class of errors that a plugin defined itself, and its reason could be anything.
-        if type(error).__module__.partition(".")[0] != "aligner_proxy":
+        if isinstance(error, CorrectionError):
+            # Policies know no class of errors that a plugin defined itself, and its reason could be anything.
+            if type(error).__module__.partition(".")[0] != "aligner_proxy":
+                raise PluginFault(f"a plugin raised {type(error).__name__}") from None
+        elif isinstance(error, TimeoutError):
+            raise DeadlineExceeded("a plugin ran out of time") from None
+        elif isinstance(error, Exception | SystemExit):  # the message of a foreign exception may quote answers
             raise PluginFault(f"a plugin raised {type(error).__name__}") from None
-    elif isinstance(error, TimeoutError):
-        raise DeadlineExceeded("a plugin ran out of time") from None
-    elif isinstance(error, Exception | SystemExit):  # the message of a foreign exception may quote answers
-        raise PluginFault(f"a plugin raised {type(error).__name__}") from None
 
 
 class InlineRunner:
@@ -227,22 +221,15 @@ class Extensions:
 
     def observe(self, outcome: Outcome) -> None:
         """Let all extensions count an outcome in their metrics."""
-        for member in self._members_by_method["observe"]:
-            _call_logging_errors(member.extension, "observe", outcome)
+        list(self._call_all("observe", outcome))
 
     def explain(self, policy: Policy, request: RequestFacts) -> list[str]:
         """The notes of all extensions on a request's policy, for `aligner-proxy check`."""
-        note_lists = (
-            _call_logging_errors(member.extension, "explain", policy, request)
-            for member in self._members_by_method["explain"]
-        )
-        return [str(note) for notes in note_lists for note in notes or ()]
+        return [str(note) for notes in self._call_all("explain", policy, request) for note in notes or ()]
 
     def tables(self, policy: Policy) -> list[CheckTable]:
         """The tables of all extensions for `aligner-proxy check`."""
-        table_lists = (
-            _call_logging_errors(member.extension, "tables", policy) for member in self._members_by_method["tables"]
-        )
+        table_lists = self._call_all("tables", policy)
         return [table for tables in table_lists for table in tables or () if isinstance(table, CheckTable)]
 
     def details(self, policy: Policy) -> dict[str, Any]:
@@ -251,25 +238,17 @@ class Extensions:
 
     def describe(self, objective: Objective) -> str | None:
         """How an objective is met, by the first extension that says so; None if none does."""
-        texts = (
-            _call_logging_errors(member.extension, "describe", objective)
-            for member in self._members_by_method["describe"]
-        )
-        return next((str(text) for text in texts if text), None)
+        return next((str(text) for text in self._call_all("describe", objective) if text), None)
 
     def _selecting_members(self, policy: Policy) -> list[ExtensionWithRunner]:
         """The extensions that choose objectives under this policy."""
-        return [
-            member
-            for member in self._members_by_method["select"]
-            if _call_logging_errors(member.extension, "selects", policy)
-        ]
+        members = self._members_by_method["select"]
+        return [member for member in members if _call_logging_errors(member.extension, "selects", policy)]
 
     def _wrapping_members(self, policy: Policy) -> list[ExtensionWithRunner]:
         """The extensions that wrap corrections under this policy; raises `CorrectionError` if one cannot tell."""
-        return [
-            member for member in self._members_by_method["correct"] if _call_guarded(member.extension.wraps, policy)
-        ]
+        members = self._members_by_method["correct"]
+        return [member for member in members if _call_guarded(member.extension.wraps, policy)]
 
     async def _run_selection(self, policy: Policy, turns: Sequence[Turn], encoder: TextEncoder) -> Policy:
         """The policy after the extensions have chosen one after another; raises `CorrectionError` if one fails."""
@@ -284,9 +263,14 @@ class Extensions:
     def _merge_results(self, method: str, *arguments: object) -> dict[str, Any]:
         """Call a method of all extensions and merge the mappings that it returns; of equal keys the last one counts."""
         merged: dict[str, Any] = {}
-        for member in self._members_by_method[method]:
-            merged |= _call_logging_errors(member.extension, method, *arguments) or {}
+        for result in self._call_all(method, *arguments):
+            merged |= result or {}
         return merged
+
+    def _call_all(self, method: str, *arguments: object) -> Iterator[Any]:
+        """Yield the result of a method for each extension that overrides it; None for one that fails."""
+        for member in self._members_by_method[method]:
+            yield _call_logging_errors(member.extension, method, *arguments)
 
 
 NO_EXTENSIONS = Extensions()
@@ -446,11 +430,8 @@ def _call_resolve(extension: Extension, policy: Policy, request: RequestFacts) -
 
 def _call_guarded(method: Callable[..., _T], *arguments: object) -> _T:
     """Call a plugin's method and return its result; raises `CorrectionError` in place of any error of the plugin."""
-    try:
+    with Boundary():
         return method(*arguments)
-    except BaseException as error:
-        _raise_as_ours(error)
-        raise
 
 
 def _plugin_stages(extension: Extension, policy: Policy) -> Sequence[Stage]:
