@@ -16,12 +16,10 @@ from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy.policy import guardrail_entry, litellm_config
 from aligner_proxy.policy.config import known_keys, refuse_without_policies, refuse_wrong_audit_file
-from aligner_proxy.policy.editor_schema import editor_groups
-from aligner_proxy.policy.judge_schema import find_judges
 from aligner_proxy.policy.keys_file import KeyEntry
 from aligner_proxy.policy.litellm_config import find_policies, is_litellm, model_groups
 from aligner_proxy.policy.resolver import PolicyResolver
-from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy.policy.schema import PolicyFile, editor_groups, find_judges
 from aligner_proxy.policy.yaml_file import read_yaml, suggest_name
 from aligner_proxy.teaching.active_heads import ActiveHeads
 from aligner_proxy.teaching.overview import HeadStatus, head_statuses

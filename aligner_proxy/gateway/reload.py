@@ -31,11 +31,9 @@ from aligner_proxy.errors import AlignerProxyError, ConfigError
 from aligner_proxy.gateway import active_policies, metrics
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
-from aligner_proxy.policy.editor_schema import find_outside_editor
-from aligner_proxy.policy.judge_schema import find_judges
 from aligner_proxy.policy.keys_file import KeyEntry, load_keys
 from aligner_proxy.policy.resolver import PolicyResolver, find_no_head
-from aligner_proxy.policy.schema import PolicyFile, corrector_names, rule_names
+from aligner_proxy.policy.schema import PolicyFile, corrector_names, find_judges, find_outside_editor, rule_names
 from aligner_proxy.policy.yaml_file import quote_name
 from aligner_proxy.teaching.active_heads import ActiveHeads
 from aligner_proxy.teaching.store import Version

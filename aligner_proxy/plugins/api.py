@@ -26,7 +26,7 @@ from aligner_proxy.plugins.stage import Stop as Stop
 from aligner_proxy.policy.plugin_keys import PolicyKey as PolicyKey
 from aligner_proxy.policy.plugin_keys import SelectorForm as SelectorForm
 from aligner_proxy.policy.request_facts import RequestFacts
-from aligner_proxy.policy.server_address import ServerAddress as ServerAddress
+from aligner_proxy.policy.storage_schema import ServerAddress as ServerAddress
 from aligner_proxy.types import Correction, Exchange, Objective, Outcome, Policy, Turn
 from aligner_proxy.types import Finding as Finding
 from aligner_proxy.types import Requirement as Requirement

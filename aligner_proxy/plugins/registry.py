@@ -46,8 +46,8 @@ from aligner_proxy.policy.schema import (
     plugin_settings,
     rule_names,
 )
-from aligner_proxy.policy.server_address import ServerAddress
 from aligner_proxy.policy.shares import NAME
+from aligner_proxy.policy.storage_schema import ServerAddress
 from aligner_proxy.policy.yaml_file import KeyPath, YamlSource, quote_name, suggest_name
 from aligner_proxy.types import METAALIGNER, Correction, Policy
 

@@ -13,10 +13,10 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import product
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -24,9 +24,7 @@ from pydantic import ValidationError
 from aligner_proxy import extras
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import environment, shares
-from aligner_proxy.policy.editor_schema import check_second_try, find_outside_editor
 from aligner_proxy.policy.engine_schema import Backend, engine_address
-from aligner_proxy.policy.judge_schema import find_judges
 from aligner_proxy.policy.keys_file import KeyEntry, load_keys
 from aligner_proxy.policy.plugin_checks import missing_plugin_warnings, replace_deprecated_names
 from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, Declarations
@@ -34,10 +32,13 @@ from aligner_proxy.policy.plugin_schema import file_model
 from aligner_proxy.policy.reachability import refuse_unreachable
 from aligner_proxy.policy.schema import (
     PolicyFile,
+    PolicySettings,
     Tenant,
+    find_judges,
+    find_outside_editor,
     route_objectives,
 )
-from aligner_proxy.policy.server_address import ServerAddress
+from aligner_proxy.policy.storage_schema import ServerAddress
 from aligner_proxy.policy.yaml_file import (
     KeyPath,
     YamlSource,
@@ -47,7 +48,16 @@ from aligner_proxy.policy.yaml_file import (
     read_yaml,
     suggest_name,
 )
-from aligner_proxy.types import DEFAULT_ALIGNER, EMBEDDED, Judge, JudgeKind, Objective, Write
+from aligner_proxy.types import (
+    DEFAULT_ALIGNER,
+    EMBEDDED,
+    LOCAL_EDITOR,
+    IfNothingRemains,
+    Judge,
+    JudgeKind,
+    Objective,
+    Write,
+)
 
 # The longest path of a unix socket: sockaddr_un has 104 bytes on macOS and 108 on Linux, including the final zero.
 _MAX_SOCKET_BYTES = 103
@@ -120,8 +130,7 @@ def _parse_file(data: Any, source: YamlSource, declare: Declare, *, with_files: 
         *renames,
         *missing_plugin_warnings(file),
         *_unpinned_warnings(file),
-        *_audit_warnings(file),
-        *_allow_less_warnings(file),
+        *_setting_warnings(file),
     )
     file = parsed.with_source(source, declarations, warnings)
     _check_objectives(file)
@@ -135,7 +144,7 @@ def _parse_file(data: Any, source: YamlSource, declare: Declare, *, with_files: 
 def builtin_objectives() -> Mapping[str, Objective]:
     """The objectives of objectives.yaml, which every policies file can use, by name."""
     data, _ = read_yaml(Path(__file__).with_name("objectives.yaml"))
-    return MappingProxyType({name: Objective(name, text) for name, text in data.items()})
+    return {name: Objective(name, text) for name, text in data.items()}
 
 
 def objectives(file: PolicyFile, tenant: Tenant | None = None) -> dict[str, Objective]:
@@ -170,14 +179,10 @@ def _unpinned_warnings(file: PolicyFile) -> Iterator[str]:
             yield f"{fault}, so its weights may change; {fix}"
 
 
-def _audit_warnings(file: PolicyFile) -> Iterator[str]:
-    """Warn about settings of an audit store that nobody switched on or off."""
+def _setting_warnings(file: PolicyFile) -> Iterator[str]:
+    """Warn about settings of an audit store that nobody switched on or off, and about a leftover `allow_less`."""
     if file.audit.model_fields_set and "enabled" not in file.audit.model_fields_set:
         yield f"{file.source.place_of('audit')}: audit is off; set enabled: true, or enabled: false to keep it so"
-
-
-def _allow_less_warnings(file: PolicyFile) -> Iterator[str]:
-    """Warn about a leftover `allow_less`, because it would allow the next change to remove enforced objectives, too."""
     if file.allow_less:
         yield f"{file.source.place_of('allow_less')}: allow_less applies to later changes, too; remove it afterwards"
 
@@ -254,7 +259,54 @@ def _check_editors(file: PolicyFile) -> None:
         if judges:
             _, judge_path = judges[0]
             raise ConfigError(f"{file.source.place_of(*judge_path)}: judge: a judge is asked about what {need}")
-    check_second_try(blocks, file.source)
+    _check_second_try(blocks, file.source)
+
+
+_PlacedBlock = tuple[KeyPath, PolicySettings]
+"""A block of settings, with its key path in the policies file."""
+
+
+def _check_second_try(blocks: Sequence[_PlacedBlock], source: YamlSource) -> None:
+    """Raise `ConfigError` if some request may get `if_nothing_remains: second_try` without an editor model.
+
+    Tries every combination of defaults, one route or none, and one tenant or none; the later block wins.
+    """
+    defaults = [(path, block) for path, block in blocks if path[0] == "defaults"]
+    routes = _unique_blocks((path, block) for path, block in blocks if path[0] == "routes")
+    tenants = _unique_blocks((path, block) for path, block in blocks if path[0] == "tenants")
+    for route, tenant in product([None, *routes], [None, *tenants]):
+        layers = [*defaults, *(entry for entry in (route, tenant) if entry is not None)]
+        reaction_paths = [path for path, block in layers if block.if_nothing_remains is not None]
+        reaction = _last_set(block.if_nothing_remains for _, block in layers)
+        editor = _last_set(block.editor for _, block in layers)
+        if reaction is not IfNothingRemains.SECOND_TRY or editor not in (None, LOCAL_EDITOR):
+            continue
+        reaction_path = reaction_paths[-1]
+        other_paths = [path for path, _ in layers if path not in (reaction_path, ("defaults",))]
+        other_places = "".join(f", together with {source.place_of(*path)}" for path in other_paths)
+        place = source.place_of(*reaction_path, "if_nothing_remains")
+        raise ConfigError(
+            f"{place}: if_nothing_remains: second_try needs an editor model, and "
+            f"none is set here{other_places}; add editor: upstream or editor: {{model: GROUP}}, or write decline"
+        )
+
+
+def _unique_blocks(blocks: Iterable[_PlacedBlock]) -> list[_PlacedBlock]:
+    """Return the blocks that differ in `if_nothing_remains` or `editor`, without those that set neither.
+
+    Of equal blocks, the first is kept. So `_check_second_try` tries fewer combinations.
+    """
+    first_blocks: dict[tuple[object, object], _PlacedBlock] = {}
+    for path, block in blocks:
+        settings = (block.if_nothing_remains, block.editor)
+        if any(value is not None for value in settings):
+            first_blocks.setdefault(settings, (path, block))
+    return list(first_blocks.values())
+
+
+def _last_set(values: Iterable[object]) -> object:
+    """The last of the values that is not None; None if there is none."""
+    return next((value for value in reversed(list(values)) if value is not None), None)
 
 
 def _objective_uses(file: PolicyFile) -> Iterator[tuple[KeyPath, str]]:

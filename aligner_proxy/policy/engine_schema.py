@@ -9,7 +9,9 @@ from enum import StrEnum
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from aligner_proxy.policy.yaml_file import Block
 
 _ADDRESS_FORMS = (
     "use local, unix:/path/to/engine.sock, http(s)://host:port of an aligner-proxy engine, "
@@ -74,10 +76,8 @@ def _expand_address(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-class Backend(BaseModel):
+class Backend(Block):
     """The engine that makes corrections: its addresses and, for a completions server, its settings."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     at: Annotated[
         tuple[Address, ...],

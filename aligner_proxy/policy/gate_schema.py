@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Tag, WithJsonSchema
+from pydantic import BeforeValidator, Discriminator, Tag, WithJsonSchema
 
-from aligner_proxy.policy.yaml_file import BLOCK_FORM, LIST_FORM, quote_name, suggest_name
+from aligner_proxy.policy.yaml_file import BLOCK_FORM, LIST_FORM, Block, quote_name, suggest_name
 from aligner_proxy.types import GateRule
 
 
@@ -29,13 +29,11 @@ Switch = Annotated[
 ]
 
 
-class GateSwitches(BaseModel):
+class GateSwitches(Block):
     """Rules of the gate, each on or off; a rule that is not set here keeps its earlier value.
 
     "Must be kept" means everything except flagged segments that were removed, and names in rewritten ones.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     empty: Switch | None = None
     """The edit leaves an empty answer."""

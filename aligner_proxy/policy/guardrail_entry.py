@@ -26,6 +26,10 @@ _BY_TAGS = (
     "mode by tags: clients choose their tags, and so whether answers are corrected; write mode: post_call, and routes "
     "with match: {tag: ...} in the policies file"
 )
+_NOT_BY_DEFAULT = (
+    "without default_on: true the guardrail runs only for requests, keys and models that name it; "
+    "write default_on: true, and routes with mode: off for models that should not be corrected"
+)
 _PLAIN_ENTRY = {"guardrail": GUARDRAIL, "mode": _NEEDED_MODE, "default_on": True}
 """The entry that `init` writes, which LiteLLM can read; beside it may stand our own setting."""
 _CALLBACK_LISTS = ("callbacks", "success_callback", "failure_callback")
@@ -73,29 +77,16 @@ def find_gaps(mode: object, default_on: object, stream_scope: object) -> Iterato
         words = ", ".join(map(str, _mode_words(mode)))
         yield "mode", f"mode {words}: LiteLLM hands the guardrail no answer; write mode: {_NEEDED_MODE}"
     if default_on is not True:
-        yield (
-            "default_on",
-            (
-                "without default_on: true the guardrail runs only for requests, keys and models that name it; "
-                "write default_on: true, and routes with mode: off for models that should not be corrected"
-            ),
-        )
+        yield "default_on", _NOT_BY_DEFAULT
     # A block has a scope for each hook; a single word applies to every hook.
     scopes = stream_scope if isinstance(stream_scope, Mapping) else dict.fromkeys(_HOOKS, stream_scope)
     scope_by_hook = {str(hook).lower(): str(scope).lower() for hook, scope in scopes.items()}
-    narrow_scopes = [
-        scope_by_hook[hook] for hook in _HOOKS if scope_by_hook.get(hook) in ("streaming", "non_streaming")
-    ]
-    scope = narrow_scopes[0] if narrow_scopes else None
+    hook_scopes = (scope_by_hook.get(hook) for hook in _HOOKS)
+    scope = next((scope for scope in hook_scopes if scope in ("streaming", "non_streaming")), None)
     if scope is not None:
         left_out = "streams" if scope == "non_streaming" else "whole answers"
-        yield (
-            "stream_scope",
-            (
-                f"stream_scope {scope}: {left_out} are not corrected; remove it, and write `stream` or `mode` of "
-                "routes in the policies file"
-            ),
-        )
+        fix = "remove it, and write `stream` or `mode` of routes in the policies file"
+        yield "stream_scope", f"stream_scope {scope}: {left_out} are not corrected; {fix}"
 
 
 def _mode_words(mode: object) -> list[object]:
@@ -114,7 +105,8 @@ def check_entries(
     `check_form` imports LiteLLM, which takes seconds, so it is called only for entries that differ from the usual one.
     """
     for index, _, params in _find_entries(data):
-        if _is_plain(params):
+        # The settings that `init` writes, apart from our own setting `policies`, need no check.
+        if {name: value for name, value in params.items() if name != "policies"} == _PLAIN_ENTRY:
             continue
         try:
             check_form(params)
@@ -128,11 +120,6 @@ def check_entries(
         reason = f"({enforcement_place} withholds answers that were not judged)"
         raise ConfigError("\n".join(f"{gap} {reason}" for gap in gaps))
     return [*gaps, *_find_ineffective_settings(data, source)]
-
-
-def _is_plain(params: Mapping[str, Any]) -> bool:
-    """Whether an entry has, apart from our own setting `policies`, exactly the settings that `init` writes."""
-    return {name: value for name, value in params.items() if name != "policies"} == _PLAIN_ENTRY
 
 
 def _find_file_gaps(data: Mapping[str, Any], source: YamlSource) -> Iterator[str]:

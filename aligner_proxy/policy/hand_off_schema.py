@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
+from aligner_proxy.policy.yaml_file import Block
 from aligner_proxy.web_address import is_web_address
 
 _FORM = "must be an address such as https://desk.example/doubts"
@@ -22,10 +23,8 @@ def _check_url(url: str) -> str:
     return url
 
 
-class HandOffBlock(BaseModel):
+class HandOffBlock(Block):
     """A webhook for reports of doubtful answers."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     url: Annotated[str, Field(max_length=2000), AfterValidator(_check_url)]
     """Address to which reports are posted; redirects are not followed."""

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from aligner_proxy.policy.yaml_file import KeyPath
+from aligner_proxy.policy.yaml_file import Block
 from aligner_proxy.types import DOUBT_BAND, NO_JUDGE, AskAbout, GuardForm, Judge, JudgeKind
 
 _Group = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class JudgeBlock(BaseModel):
+class JudgeBlock(Block):
     """A model that gives a second opinion; exactly one of chat, guard, decisions and tokens names it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     chat: _Group | None = None
     """A model group of the LiteLLM file with a strong chat model; one call asks about all doubtful segments."""
@@ -72,16 +69,3 @@ def _parse_judge(value: object) -> object:
 
 JudgeSetting = Annotated[Judge, BeforeValidator(_parse_judge, json_schema_input_type=Literal["off"] | JudgeBlock)]
 """The values that a policies file may have for `judge`."""
-
-
-class JudgeSettings(Protocol):
-    """The setting of a block that these checks read."""
-
-    @property
-    def judge(self) -> Judge | None:
-        """The judge of the block."""
-
-
-def find_judges(blocks: Iterable[tuple[KeyPath, JudgeSettings]]) -> list[tuple[Judge, KeyPath]]:
-    """Return the judge and the key path of its setting for each block that names a judge."""
-    return [(block.judge, (*path, "judge")) for path, block in blocks if block.judge]

@@ -7,6 +7,7 @@ message quotes one.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from enum import StrEnum
 from pathlib import Path
@@ -14,9 +15,7 @@ from typing import Annotated, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
@@ -24,7 +23,7 @@ from pydantic import (
 )
 
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.policy.yaml_file import YamlSource, explain_errors, read_yaml
+from aligner_proxy.policy.yaml_file import Block, YamlSource, explain_errors, read_yaml
 
 MIB = 1024 * 1024
 EVERY_ROUTE = "*"
@@ -36,20 +35,14 @@ def _parse_moment(value: object) -> datetime:
 
     YAML has already turned most dates and times into objects. Raises `ValueError` for anything else.
     """
-    moment = _parse_iso(value) if isinstance(value, str) else value
-    if isinstance(moment, datetime):
-        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    if isinstance(moment, date):
-        return datetime.combine(moment, time.min, UTC)
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = datetime.fromisoformat(value)
+    if isinstance(value, datetime):
+        return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+    if isinstance(value, date):
+        return datetime.combine(value, time.min, UTC)
     raise ValueError("must be a date or a time, for example 2027-01-31 or 2027-01-31T18:00:00Z")
-
-
-def _parse_iso(text: str) -> datetime | None:
-    """The time that an ISO 8601 text states; None if the text is not of this form."""
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        return None
 
 
 def _check_route_glob(text: str) -> str:
@@ -70,10 +63,8 @@ class Role(StrEnum):
     REVIEWER = "reviewer"
 
 
-class KeyEntry(BaseModel):
+class KeyEntry(Block):
     """One client key of the keys file: its hash (never the key itself) and its rights."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
     alias: Label

@@ -8,7 +8,7 @@ missed. A new file without any objective is a loss for everybody. `allow_less` n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -152,16 +152,9 @@ def _tenant_samples(tenant: Tenant, before: PolicyFile, after: PolicyFile) -> It
         if before.trust.aliases:  # then aliases that LiteLLM's key owners choose count, too
             requests.append(RequestFacts(team_alias=team or None, key_alias=key or None))
         for request in requests:
-            if _first_tenant(before.tenants, request, any_alias=before.trust.aliases) is tenant:
+            matches = (entry for entry in before.tenants if tenant_matches(entry, request, before.trust.aliases))
+            if next(matches, None) is tenant:
                 yield request
-
-
-def _first_tenant(tenants: Iterable[Tenant], facts: RequestFacts, *, any_alias: bool) -> Tenant | None:
-    """The tenant entry that applies to a request: the first in file order that matches; None if none does.
-
-    `any_alias` says whether aliases that key owners choose in LiteLLM count.
-    """
-    return next((tenant for tenant in tenants if tenant_matches(tenant, facts, any_alias)), None)
 
 
 def _route_samples(before: PolicyFile, after: PolicyFile) -> Iterator[RequestFacts]:

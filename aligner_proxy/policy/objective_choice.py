@@ -55,10 +55,7 @@ def choose_objectives(
 
 
 def _refuse_forbidden(
-    facts: RequestFacts,
-    applied_names: Container[str],
-    grants: Sequence[Layer],
-    configured: Mapping[str, Objective],
+    facts: RequestFacts, applied_names: Container[str], grants: Sequence[Layer], configured: Mapping[str, Objective]
 ) -> None:
     """Raise `ForbiddenError` if the request asks for a bypass or an objective that is not permitted.
 

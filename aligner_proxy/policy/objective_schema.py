@@ -10,10 +10,10 @@ import re
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from aligner_proxy.policy.judge_schema import JudgeSetting
-from aligner_proxy.policy.yaml_file import FilePath
+from aligner_proxy.policy.yaml_file import Block, FilePath
 
 MAX_OBJECTIVE_CHARS = 2_000
 _NAME_AND_DESCRIPTION = re.compile(r"[^:\n]{1,80}:\s+\S")
@@ -44,10 +44,8 @@ RequestedObjective = Annotated[
 """An objective in a request: the name of a configured one, or "Name: description"."""
 
 
-class ObjectiveEntry(BaseModel):
+class ObjectiveEntry(Block):
     """An objective of this file, with the examples that teach it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     text: ObjectiveText
     """The whole text of the objective, "Name: description"; the aligner reads it."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -63,25 +62,21 @@ class SelectorForm:
     """The model of the other keys in the block; each option needs a default."""
 
 
-KEYS_OF_PLUGINS: Mapping[str, str] = MappingProxyType(
-    {
-        **dict.fromkeys(("best_of", "drafts", "preferences", "allow_preferences"), SYSTEMS),
-        **dict.fromkeys(("references", "replace_facts_from", "allow_references"), GROUNDING),
-    }
-)
+KEYS_OF_PLUGINS: Mapping[str, str] = {
+    **dict.fromkeys(("best_of", "drafts", "preferences", "allow_preferences"), SYSTEMS),
+    **dict.fromkeys(("references", "replace_facts_from", "allow_references"), GROUNDING),
+}
 _GRANTS_OF_PLUGINS = frozenset({"allow_preferences", "allow_references"})
-SELECTORS_OF_PLUGINS: Mapping[str, str] = MappingProxyType({"auto": SYSTEMS})
-CORRECTORS_OF_PLUGINS: Mapping[str, str] = MappingProxyType(
-    {"self_refine": SYSTEMS, "aligner": SYSTEMS, "stream_aligner": SYSTEMS}
-)
+SELECTORS_OF_PLUGINS: Mapping[str, str] = {"auto": SYSTEMS}
+CORRECTORS_OF_PLUGINS: Mapping[str, str] = dict.fromkeys(("self_refine", "aligner", "stream_aligner"), SYSTEMS)
 """Corrector -> the distribution that offers it; a policies file may name it even without the plugin."""
-SETTINGS_OF_PLUGINS: Mapping[tuple[str, str], str] = MappingProxyType({("audit", "feedback_rpm"): REVIEW})
+SETTINGS_OF_PLUGINS: Mapping[tuple[str, str], str] = {("audit", "feedback_rpm"): REVIEW}
 """Block and key of the policies file -> the distribution without which the key has no effect."""
-COMMANDS_OF_PLUGINS: Mapping[str, str] = MappingProxyType(
-    dict.fromkeys(("replay", "review", "export", "compare", "console", "promote"), REVIEW)
+COMMANDS_OF_PLUGINS: Mapping[str, str] = dict.fromkeys(
+    ("replay", "review", "export", "compare", "console", "promote"), REVIEW
 )
 """Command of `aligner-proxy` -> the distribution that provides it."""
-COMPANIONS_OF_PLUGINS: Mapping[str, str] = MappingProxyType({"console": REVIEW})
+COMPANIONS_OF_PLUGINS: Mapping[str, str] = {"console": REVIEW}
 """Flag of `serve`, without its dashes -> the distribution that provides it."""
 
 
@@ -90,11 +85,11 @@ def missing_plugin_text(feature: str, owner: str) -> str:
     return f"{feature} needs the plugin distribution {owner}, which is not installed; pip install {owner}"
 
 
-SERVERS_OF_PLUGINS: Mapping[str, str] = MappingProxyType({"shared_servers": FLEET, "audit_databases": FLEET})
+SERVERS_OF_PLUGINS: Mapping[str, str] = {"shared_servers": FLEET, "audit_databases": FLEET}
 """Plugin hook -> the distribution that offers it; a policies file that needs such a server is refused without it."""
 
-RENAMED_KEYS: Mapping[str, str] = MappingProxyType({"trail": "debug_trailer"})
-RENAMED_VALUES: Mapping[tuple[str, str], str] = MappingProxyType({("stream", "live"): "passthrough"})
+RENAMED_KEYS: Mapping[str, str] = {"trail": "debug_trailer"}
+RENAMED_VALUES: Mapping[tuple[str, str], str] = {("stream", "live"): "passthrough"}
 """Deprecated keys and values of the policies file, accepted with a warning until 1.0."""
 
 

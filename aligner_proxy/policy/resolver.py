@@ -196,16 +196,10 @@ class PolicyResolver:
 
     def resolve(self, facts: RequestFacts) -> Policy:
         """Return the policy of a request; raises `ForbiddenError` if it asks for what its tenant may not have."""
-        policy = self._resolve_with_shares(facts)
+        policy = self._resolve_from_cache(_read_cache_key(facts)) if _is_cacheable(facts) else self._resolve(facts)
         if policy.aligner_shares and facts.traffic_percentile is not None:
             policy = shares.pick_aligner(policy, facts.traffic_percentile)
         return policy
-
-    def _resolve_with_shares(self, facts: RequestFacts) -> Policy:
-        """Return the policy before an aligner is picked by its share; it comes from the cache if possible."""
-        if not _is_cacheable(facts):
-            return self._resolve(facts)
-        return self._resolve_from_cache(_read_cache_key(facts))
 
     def policies_by_route(self, facts: RequestFacts) -> list[tuple[str, Policy]]:
         """Return name and policy for each route, as if the route matched the request, and last for no route.
@@ -368,11 +362,9 @@ class PolicyResolver:
         for key in self._keys.values():
             value = settings.pop(key.name)
             if value != key.default:
-                yield key.name, self._with_files(key.name, value)
-
-    def _with_files(self, key: str, value: Any) -> Any:
-        """Return the value of a plugin's key, completed by the texts of the files that the value names."""
-        return value.with_files(self._file.file_texts.get(key, {})) if isinstance(value, Requirement) else value
+                if isinstance(value, Requirement):
+                    value = value.with_files(self._file.file_texts.get(key.name, {}))
+                yield key.name, value
 
     def _plugin_grants(
         self, grants: Sequence[Layer]

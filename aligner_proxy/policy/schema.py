@@ -13,14 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PrivateAttr
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.editor_schema import Editor
@@ -33,17 +26,20 @@ from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, Declarations
 from aligner_proxy.policy.refusal_text import Decline
 from aligner_proxy.policy.shares import NAME, AlignerChoice
 from aligner_proxy.policy.storage_schema import AuditSettings, CacheSettings, expand_audit
-from aligner_proxy.policy.yaml_file import FilePath, KeyPath, YamlSource, suggest_name
+from aligner_proxy.policy.yaml_file import Block, FilePath, KeyPath, YamlSource, suggest_name
 from aligner_proxy.prompts import find_template
 from aligner_proxy.types import (
     DEFAULT_ALIGNER,
+    EDITOR_GROUP_PREFIX,
     EMBEDDED,
     GOVERNED_SKIPS,
+    LOCAL_EDITOR,
     METAALIGNER,
     FailureClass,
     IfNothingRemains,
     IncomingTreatment,
     JsonStrings,
+    Judge,
     Mode,
     OnError,
     OnSkip,
@@ -55,27 +51,24 @@ from aligner_proxy.types import (
 )
 
 KIND = "kind"
-PluginName = Annotated[str, Field(pattern=NAME)]
-PluginEntry = dict[str, Any]
 Name = Annotated[str, Field(pattern=NAME)]
+PluginEntry = dict[str, Any]
 Glob = Annotated[str, Field(min_length=1, max_length=200)]
 Names = tuple[Annotated[str, Field(max_length=200)], ...]
 EVERY = "*"
 """The name that means every configured objective."""
 
 
-class PluginSettings(BaseModel):
+class PluginSettings(Block):
     """Plugins to create at startup, and their settings; `aligner-proxy doctor` lists the kinds that are installed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     third_party: Annotated[bool, Field(strict=True)] = True
     """false: only the plugins that come with the gateway are loaded, even if others are installed."""
-    correctors: dict[PluginName, PluginEntry] = {}
+    correctors: dict[Name, PluginEntry] = {}
     """name -> settings; add `kind` if the name is not the plugin's kind. `corrector:` may name any of these."""
     cache: PluginEntry | None = None
     """A store to use instead of the cache folder on disk: {kind: name, ...its settings}."""
-    audit_sinks: dict[PluginName, PluginEntry] = {}
+    audit_sinks: dict[Name, PluginEntry] = {}
     """name -> settings: plugins that receive every audited answer, including its texts."""
 
 
@@ -108,19 +101,35 @@ def rule_names(file: PolicyFile) -> dict[str, KeyPath]:
     return first_paths
 
 
+def editor_groups(blocks: Iterable[tuple[KeyPath, PolicySettings]]) -> dict[str, KeyPath]:
+    """Return the model groups that `editor: {model: GROUP}` names, each with the key path of its first use.
+
+    `blocks` are the blocks of the policies file that may set `editor`, each with its key path.
+    """
+    first_paths: dict[str, KeyPath] = {}
+    for path, block in blocks:
+        if block.editor is not None and block.editor.startswith(EDITOR_GROUP_PREFIX):
+            group = block.editor.removeprefix(EDITOR_GROUP_PREFIX)
+            first_paths.setdefault(group, (*path, "editor"))
+    return first_paths
+
+
+def find_outside_editor(blocks: Iterable[tuple[KeyPath, PolicySettings]]) -> KeyPath | None:
+    """Return the key path of the first `editor` that is not the aligner itself; None if there is none."""
+    for path, block in blocks:
+        if block.editor not in (None, LOCAL_EDITOR):
+            return (*path, "editor")
+    return None
+
+
+def find_judges(blocks: Iterable[tuple[KeyPath, PolicySettings | ObjectiveEntry]]) -> list[tuple[Judge, KeyPath]]:
+    """Return the judge and the key path of its setting for each block that names a judge."""
+    return [(block.judge, (*path, "judge")) for path, block in blocks if block.judge]
+
+
 def _parse_off(value: object) -> object:
     """Turn false back into the text `off`, because YAML 1.1 reads the bare word as false."""
     return "off" if value is False else value
-
-
-def _expand_classes(value: object) -> object:
-    """Expand the short form (one action for all classes of failure) into a block."""
-    return _expand_action(value, names=FailureClass, actions=OnError, key_kind="class of failure")
-
-
-def _expand_reasons(value: object) -> object:
-    """Expand the short form (one action for all reasons) into a block."""
-    return _expand_action(value, names=GOVERNED_SKIPS, actions=OnSkip, key_kind="reason")
 
 
 def _expand_action(value: object, *, names: Iterable[StrEnum], actions: Iterable[StrEnum], key_kind: str) -> object:
@@ -136,6 +145,9 @@ def _expand_action(value: object, *, names: Iterable[StrEnum], actions: Iterable
         raise ValueError(f"must be one of these words, or a block of them by {key_kind}; {hint}")
     return dict.fromkeys((name.value for name in names), value)
 
+
+_expand_classes = partial(_expand_action, names=FailureClass, actions=OnError, key_kind="class of failure")
+_expand_reasons = partial(_expand_action, names=GOVERNED_SKIPS, actions=OnSkip, key_kind="reason")
 
 _AsTreatment = AfterValidator(lambda name: SideTreatment(name))
 RemovableTreatment = Annotated[Literal["pass", "judge", "drop", "block"], _AsTreatment]
@@ -161,12 +173,7 @@ def _check_template(name: str) -> str:
         raise ValueError(str(error)) from None
 
 
-# Base of the blocks of the policies file: unknown keys are refused, and docstrings of keys are their descriptions.
-class _Block(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class OnErrorByClass(_Block):
+class OnErrorByClass(Block):
     """What to do after a failure of each class; a class that is not set here keeps its earlier value."""
 
     timeout: OnError | None = None
@@ -188,7 +195,7 @@ class OnErrorByClass(_Block):
     contradictory stream events, or an unsupported language."""
 
 
-class OnSkipByReason(_Block):
+class OnSkipByReason(Block):
     """What to do when an answer would be skipped; a reason that is not set here keeps its earlier value."""
 
     not_sampled: OnSkip | None = None
@@ -226,7 +233,7 @@ class OnSkipByReason(_Block):
     best-effort basis and its status is not_judged."""
 
 
-class PolicySettings(_Block):
+class PolicySettings(Block):
     """The settings that may appear in defaults, in a route, in a tenant, and in key or team metadata."""
 
     mode: Annotated[Mode, BeforeValidator(_parse_off)] | None = None
@@ -327,10 +334,10 @@ class PolicySettings(_Block):
     is never rewritten."""
     incoming_history: IncomingTreatment | None = None
     """As `incoming_tool_results`, but for messages of the user and the assistant."""
-    corrector: PluginName | None = None
+    corrector: Name | None = None
     """metaaligner: the aligner on the engine. Or a plugin's corrector: self_refine, aligner, or another installed
     one."""
-    plugin_rules: Annotated[tuple[PluginName, ...], Field(max_length=32)] | None = None
+    plugin_rules: Annotated[tuple[Name, ...], Field(max_length=32)] | None = None
     """Gate rules of plugins, in addition to the gate's own. The last place that sets this key replaces the earlier
     lists."""
 
@@ -351,7 +358,7 @@ class Grants(PolicySettings):
     """Seconds of engine time a minute. Once the quota is used up, answers are skipped (reason quota)."""
 
 
-class RouteMatch(_Block):
+class RouteMatch(Block):
     """Which requests a route applies to; a key that is not set matches everything."""
 
     model: Glob | None = None
@@ -372,7 +379,7 @@ class Route(PolicySettings):
     """Names of objectives, most important first; or the word of a plugin that chooses among them for each prompt."""
 
 
-class TenantMatch(_Block):
+class TenantMatch(Block):
     """Whose requests a tenant entry applies to; a key that is not set matches everyone."""
 
     team: Glob | None = None
@@ -392,7 +399,7 @@ class Tenant(Grants):
     tenant can use them."""
 
 
-class AlignerSettings(_Block):
+class AlignerSettings(Block):
     """Which model corrects, and where it runs."""
 
     model: Annotated[FilePath, Field(min_length=1, max_length=400)] = EMBEDDED
@@ -424,7 +431,7 @@ class AlignerSettings(_Block):
     litellm:<model group>, a list of replicas, or a block with more settings."""
 
 
-class ShadowSettings(_Block):
+class ShadowSettings(Block):
     """Limits for mode: shadow (corrections that are only recorded), for each worker."""
 
     running: Annotated[int, Field(ge=1, le=1_000, strict=True)] = 2
@@ -433,7 +440,7 @@ class ShadowSettings(_Block):
     """Maximum answers in the queue; when it is full, answers are skipped (reason shadow_full)."""
 
 
-class StreamSettings(_Block):
+class StreamSettings(Block):
     """Memory limits for streams, for each worker: chunks that wait for their correction or for a slow client."""
 
     max_mb: Annotated[int, Field(ge=16, le=1_000_000, strict=True)] = 512
@@ -444,7 +451,7 @@ class StreamSettings(_Block):
     client."""
 
 
-class Trust(_Block):
+class Trust(Block):
     """Whose settings may loosen a policy, apart from this file. Metadata that is not trusted can only tighten it."""
 
     team_metadata: Annotated[bool, Field(strict=True)] = False
@@ -458,7 +465,7 @@ class Trust(_Block):
     (context_window_fallbacks, ...)."""
 
 
-class PolicyFile(_Block):
+class PolicyFile(Block):
     """policies.yaml: the aligner, the objectives, and which policy applies to which request."""
 
     aligner: AlignerSettings = AlignerSettings()
@@ -513,13 +520,13 @@ class PolicyFile(_Block):
         """Messages about settings that work but should be changed, such as deprecated names, each with its line."""
         return self._warnings
 
-    def blocks(self) -> Iterator[tuple[tuple[str | int, ...], PolicySettings]]:
+    def blocks(self) -> Iterator[tuple[KeyPath, PolicySettings]]:
         """Yield the key path and the values of each block of settings: `defaults`, each route, each tenant."""
         yield ("defaults",), self.defaults
         yield from ((("routes", n), route) for n, route in enumerate(self.routes))
         yield from ((("tenants", n), tenant) for n, tenant in enumerate(self.tenants))
 
-    def objective_entries(self) -> Iterator[tuple[tuple[str | int, ...], ObjectiveEntry]]:
+    def objective_entries(self) -> Iterator[tuple[KeyPath, ObjectiveEntry]]:
         """Yield the key path and the entry of each objective, first of the file's `objectives`, then of the tenants."""
         yield from ((("objectives", name), entry) for name, entry in self.objectives.items())
         for n, tenant in enumerate(self.tenants):
@@ -554,7 +561,7 @@ class PolicyFile(_Block):
         return copy
 
 
-class SelectorBlock(_Block):
+class SelectorBlock(Block):
     """The form `objectives: {WORD: [names], ...options}` of a route: a plugin selects among these names."""
 
     word: ClassVar[str]  # the word that names the form, as in `objectives: auto`
@@ -572,7 +579,7 @@ def route_selector(block: PolicySettings) -> SelectorBlock | None:
     return value if isinstance(value, SelectorBlock) else None
 
 
-def route_objectives(route: Route, configured: Iterable[str]) -> Iterator[tuple[str, tuple[str | int, ...]]]:
+def route_objectives(route: Route, configured: Iterable[str]) -> Iterator[tuple[str, KeyPath]]:
     """Yield the name and the key path inside the route of each objective that a route names.
 
     "*" in a plugin's selector stands for all the names in `configured`.

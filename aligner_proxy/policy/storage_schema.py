@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from aligner_proxy.policy.yaml_file import FilePath
+from aligner_proxy.policy.yaml_file import Block, FilePath
 
 AUDIT_REQUIRED = "required"
 """The short form of `audit: {enabled: true, required: true}`."""
 
 
-class CacheSettings(BaseModel):
+class CacheSettings(Block):
     """Where corrections are cached, and for how long."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     enabled: Annotated[bool, Field(strict=True)] = True
     """false: correct every answer again; identical requests in flight still share one correction."""
@@ -40,10 +39,8 @@ class CacheSettings(BaseModel):
         return self
 
 
-class AuditSettings(BaseModel):
+class AuditSettings(Block):
     """Whether answers and their corrections are stored. Nothing else stores text."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     enabled: Annotated[bool, Field(strict=True)] = False
     """true: store the conversation, the answer and the correction of every answer that was processed."""
@@ -87,3 +84,21 @@ def expand_audit(value: object) -> object:
     if isinstance(value, Mapping | BaseModel):
         return value
     raise ValueError(f"must be a block such as {{enabled: true}}, or the word {AUDIT_REQUIRED}")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAddress:
+    """What opens a connection to a server that several hosts share (Redis, PostgreSQL).
+
+    It comes from the policies file and the environment. Errors must not quote `url`, which may hold a password, or
+    `key`.
+    """
+
+    setting: str
+    """The setting in the policies file with its file and line; error messages begin with it."""
+    variable: str
+    """The environment variable that holds the URL."""
+    url: str | None = field(repr=False)
+    """The URL; None if the variable is not set."""
+    key: bytes | None = field(default=None, repr=False)
+    """The key that encrypts the data on the server, 32 bytes; None without encryption."""

@@ -83,9 +83,9 @@ def stricter_policy(policy: Policy, other: Policy) -> Policy:
     values = {
         name: _stricter_value(name, getattr(stricter, name), getattr(weaker, name)) for name in _compared_settings()
     }
+    values["judge"] = _stricter_judge(stricter.judge, weaker.judge)
+    values["declines_harm_alone"] = _declines_harm_alone(stricter, weaker)
     merged = replace(stricter, **values)
-    merged = replace(merged, judge=_stricter_judge(stricter.judge, weaker.judge))
-    merged = replace(merged, declines_harm_alone=_declines_harm_alone(stricter, weaker))
     origins = dict(stricter.origins)
     for name, origin in weaker.origins:
         if read_setting(merged, name) != read_setting(stricter, name):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 from yaml.reader import ReaderError
 
@@ -124,6 +124,12 @@ def check_path(path: str) -> str:
 
 FilePath = Annotated[str, AfterValidator(check_path)]
 """The path of a file or folder in a block of settings."""
+
+
+class Block(BaseModel):
+    """Base of the blocks in our files: unknown keys are refused, and docstrings of keys are their descriptions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 def read_yaml(path: Path) -> tuple[Any, YamlSource]:

@@ -11,9 +11,9 @@ import yaml
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import config
-from aligner_proxy.policy.editor_schema import editor_groups
 from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.policy.resolver import PolicyResolver
+from aligner_proxy.policy.schema import editor_groups
 from aligner_proxy.types import IfNothingRemains, Policy, Write
 
 
