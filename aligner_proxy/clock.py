@@ -140,5 +140,4 @@ class SteadyClock:
             log.warning("clock (%s): the machine's clock is used again", self._name)
 
     def _update_metric(self) -> None:
-        """Export by how many seconds the machine's clock is corrected."""
         CLOCK_JUMP.labels(self._name).set(abs(self._last.offset))

@@ -109,7 +109,6 @@ class FairThreads:
 
 
 async def _wait_for_any(futures: Collection[Future[Any]]) -> None:
-    """Return when one of them has ended."""
     loop = asyncio.get_running_loop()
     has_ended = asyncio.Event()
 
@@ -160,7 +159,6 @@ class _Turns:
         """When its turn began (`time.perf_counter()`)."""
 
     async def wait_for_turn(self) -> None:
-        """Wait for the caller's turn."""
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
         self._waiting.append(turn)

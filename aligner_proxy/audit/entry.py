@@ -58,7 +58,6 @@ class AuditEvent:
     exchange: Exchange
     """The conversation with the original answer."""
     outcome: Outcome
-    """What became of the answer."""
     record: Mapping[str, Any] = field(default_factory=dict)
     """What plugins record about the policy, by name."""
     aligner_id: str = ""
@@ -208,7 +207,6 @@ def _make_content(event: AuditEvent, redact: Redact) -> Content:
 
 
 def _redact_exchange(exchange: Exchange, redact: Redact) -> Exchange:
-    """Return a copy of an exchange with every text redacted."""
     return replace(
         exchange,
         turns=tuple(Turn(turn.role, redact(turn.content)) for turn in exchange.turns),
@@ -229,7 +227,6 @@ def _redact_json(text: str, redact: Redact) -> str:
 
 
 def _redact_facts(facts: RequestFacts, redact: Redact) -> RequestFacts:
-    """Return a copy of the request's facts with every text redacted."""
     return replace(
         facts,
         own=tuple(map(redact, facts.own)),

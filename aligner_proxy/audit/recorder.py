@@ -229,32 +229,25 @@ class Recorder:
         _OPEN.discard(self)
 
     def _enqueue(self, event: AuditEvent, completion: Future[None] | None) -> bool:
-        """Queue an event and start the writer thread; return whether the event was accepted.
-
-        It is refused, counted and logged if the queue is full or closed. `completion` is completed once the entry is
-        written or lost.
-        """
+        """Queue an event for the writer thread; return False, count and log if the queue is full or closed."""
         item = _QueuedEntry(event, estimate_event_bytes(event), completion)
         with self._condition:
             is_accepted = self._closing_at is None and self._budget.take(item.size)
             if is_accepted:
                 self._items.append(item)
-                self._start_thread()
                 self._condition.notify()
+            if is_accepted and self._thread is None:
+                # A daemon thread, because while the store fails only `close` would end it, and the process could not
+                # exit.
+                self._thread = threading.Thread(target=self._write_batches, name="audit", daemon=True)
+                self._thread.start()
+                _OPEN.add(self)
         if not is_accepted:
             count_entries("dropped")
             if not self._is_dropping:
                 log.error("audit: the queue is full, entries are dropped")
         self._is_dropping = not is_accepted
         return is_accepted
-
-    def _start_thread(self) -> None:
-        """Start the writer thread, unless it runs already."""
-        if self._thread is None:
-            # A daemon thread, because while the store fails only `close` would end it, and the process could not exit.
-            self._thread = threading.Thread(target=self._write_batches, name="audit", daemon=True)
-            self._thread.start()
-            _OPEN.add(self)
 
     def _write_batches(self) -> None:
         """Write batches, retrying failed ones, until the recorder is closed and the queue is empty."""

@@ -61,10 +61,7 @@ class RetentionLease:
         """File descriptor of the locked file; None if this process does not have the lease."""
 
     def take(self) -> bool:
-        """Take the lease if it is free; return whether this process has it now.
-
-        Raises `OSError` if the file cannot be opened.
-        """
+        """Take the lease if it is free; return whether this process has it now. Raises `OSError`."""
         if self._descriptor is None:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
@@ -104,10 +101,7 @@ def _make_lease(location: StoreLocation) -> Lease:
 
 
 class RetentionWorker:
-    """Background thread that deletes entries beyond the limits of age and size, in a round every `round_s` seconds.
-
-    `read_clock` reads the machine's clocks.
-    """
+    """Background thread that deletes entries beyond the limits of age and size, in a round every `round_s` seconds."""
 
     def __init__(
         self,
@@ -220,10 +214,7 @@ class _DeletionPace:
         """Number of entries or pages in the next portion; adapted to the time that the last portion took."""
 
     def delete(self, delete_portion: Callable[[int], int]) -> int:
-        """Delete portion by portion until nothing is left or `stop` is set; return how many were deleted.
-
-        `delete_portion` is called with the number of entries or pages to delete, and returns how many it deleted.
-        """
+        """Call `delete_portion` with a number to delete until it deletes none or `stop` is set; return the sum."""
         total = 0
         while not self._stop.is_set():
             start = time.monotonic()

@@ -135,10 +135,7 @@ class Seal:
         """Identifies the key without revealing it; stored with each entry, so that the wrong key is noticed."""
 
     def encrypt(self, content: bytes, row: bytes) -> bytes:
-        """Encrypt `content`. Only with the same `row`, the identity of its entry, can it be decrypted again.
-
-        So an encrypted content cannot be moved to another entry.
-        """
+        """Encrypt `content`, so that it can be decrypted only with the same `row`, the identity of its entry."""
         nonce = os.urandom(_NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, content, row)
 
@@ -223,10 +220,7 @@ class AuditStore:
         return (*plain_values, key_name, content)
 
     def seal_content(self, content: bytes, row: bytes) -> tuple[str | None, str | bytes]:
-        """Encrypt a content and bind it to `row`: (name of the key, encrypted bytes).
-
-        Without a key, the content stays readable: (None, text).
-        """
+        """(name of the key, `content` encrypted and bound to `row`); without a key, (None, readable text)."""
         if self._seal is None:
             return None, content.decode()
         return self._seal.name, self._seal.encrypt(content, row)
@@ -374,7 +368,6 @@ class AuditStore:
             raise
 
     def _execute(self, statement: str, values: Sequence[object] = ()) -> Any:
-        """Run an SQL statement; returns the cursor."""
         return self._connection.execute(statement, values)
 
     def _iter_rows(self, statement: str, values: Sequence[object]) -> Iterator[Row]:
@@ -387,10 +380,7 @@ class AuditStore:
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
 
     def _decode_content(self, stored: str | bytes, sealed_by: str | None, columns: dict[str, Any]) -> Content:
-        """Decrypt and parse the stored content of the row with these columns.
-
-        Raises `AuditError` if it is damaged or the key is wrong.
-        """
+        """Decrypt and parse the content of the row with these columns; raises `AuditError` if that fails."""
         row = _row_identity(columns["call_id"], columns["choice"], columns["at"])
         try:
             return CONTENT.validate_json(self.unseal_content(stored, sealed_by, row))

@@ -65,7 +65,6 @@ class AuditWriters:
         return bool(self._writers)
 
     def note(self, event: AuditEvent) -> None:
-        """Queue an event with each writer."""
         for writer in self._writers:
             writer.note(event)
 
@@ -97,10 +96,7 @@ def make_audit_writers(file: PolicyFile) -> AuditWriters:
 
 
 class SinkWriter:
-    """Writer to one sink of a plugin. Satisfies `AuditWriter`.
-
-    `runner` runs the sink's code, and `redact` is applied to all texts before the sink gets them.
-    """
+    """Writer of redacted entries to one sink of a plugin, whose code `runner` runs. Satisfies `AuditWriter`."""
 
     def __init__(self, name: str, sink: AuditSink, runner: Runner, redact: Redact, limits: QueueLimits) -> None:
         self._name = name
@@ -161,10 +157,7 @@ def make_recorder(file: PolicyFile) -> Recorder | None:
 
 
 def store_opener(file: PolicyFile) -> Callable[[], AuditStore] | None:
-    """Return a function that opens the store for writing; None if the store is off.
-
-    Raises `ConfigError` for bad settings.
-    """
+    """Return a function that opens the store for writing; None if the store is off. Raises `ConfigError`."""
     if not file.audit.enabled:
         return None
     location = store_location(file)
@@ -216,7 +209,6 @@ def has_store(file: PolicyFile) -> bool:
 
 
 def _make_seal(file: PolicyFile) -> Seal | None:
-    """The cipher with the configured key; None if no key is set."""
     key = config.audit_key(file)
     return None if key is None else Seal(key)
 

@@ -6,14 +6,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from functools import lru_cache
-from typing import TypeVar
+from typing import NamedTuple
 
 from aligner_proxy.formats import chat, messages, responses, text
 from aligner_proxy.formats.base import Wire
-from aligner_proxy.formats.calls import ChatCalls, MessagesCalls, ResponsesCalls, SafeCalls
-from aligner_proxy.formats.reasoning import ChatReasoning, MessagesReasoning, ResponsesReasoning, SafeReasoning
+from aligner_proxy.formats.calls import CallForm, ChatCalls, MessagesCalls, ResponsesCalls, SafeCalls
+from aligner_proxy.formats.reasoning import (
+    ChatReasoning,
+    MessagesReasoning,
+    ReasoningForm,
+    ResponsesReasoning,
+    SafeReasoning,
+)
 from aligner_proxy.formats.safe import SafeFormat
 
 __all__ = [
@@ -31,7 +36,6 @@ __all__ = [
     "wire",
 ]
 
-_Format = TypeVar("_Format")
 _CHAT_ROUTE = re.compile(r"(?:/v1|/openai/deployments/.+|/engines/.+)?/chat/completions/?")
 _TEXT_ROUTE = re.compile(r"(?:/v1|/openai/deployments/.+|/engines/.+)?/completions/?")
 _RESPONSES_ROUTE = re.compile(r"(?:/openai)?(?:/v1)?/responses/?")
@@ -49,31 +53,34 @@ _MAX_REMEMBERED = 64
 """Most routes whose formats are remembered; few, because a client may call long paths."""
 
 
-@lru_cache(_MAX_REMEMBERED)
+class _RouteFormats(NamedTuple):
+    """The formats of the answers of a route."""
+
+    wire: SafeFormat | None = None
+    reasoning: SafeReasoning | None = None
+    calls: SafeCalls | None = None
+
+
 def wire(route: str | None) -> SafeFormat | None:
     """The wire format of a proxy route; None if the route is not corrected."""
-    return _find_format(route, _WIRES)
+    return _find_formats(route).wire
 
 
-@lru_cache(_MAX_REMEMBERED)
 def reasoning(route: str | None) -> SafeReasoning | None:
     """The format in which a route's answers contain reasoning; None if they contain none."""
-    return _find_format(route, _REASONING)
+    return _find_formats(route).reasoning
+
+
+def calls(route: str | None) -> SafeCalls | None:
+    """The format in which a route's answers call tools; None if they call none."""
+    return _find_formats(route).calls
 
 
 @lru_cache(_MAX_REMEMBERED)
-def calls(route: str | None) -> SafeCalls | None:
-    """The format in which a route's answers call tools; None if they call none."""
-    return _find_format(route, _CALLS)
-
-
-def _find_format(route: str | None, formats: Iterable[tuple[re.Pattern[str], _Format]]) -> _Format | None:
-    """Return the format of the first pair (pattern, format) whose pattern matches a route; None if none matches."""
+def _find_formats(route: str | None) -> _RouteFormats:
+    """Return the formats of a route; none if the route is not corrected."""
     path = _strip_line_break(route)  # an empty path, which no pattern matches, if `route` is None
-    for pattern, format_ in formats:
-        if pattern.fullmatch(path):
-            return format_
-    return None
+    return next((formats for pattern, formats in _FORMATS if pattern.fullmatch(path)), _RouteFormats())
 
 
 @lru_cache(_MAX_REMEMBERED)
@@ -93,33 +100,20 @@ def count_choices(response: object) -> int:
     return len(choices) if isinstance(choices, list) and choices else 1
 
 
-_CHAT_WIRE = SafeFormat(chat)
-_TEXT_WIRE = SafeFormat(text)
-_RESPONSES_WIRE = SafeFormat(responses)
-_MESSAGES_WIRE = SafeFormat(messages)
-_WIRES: tuple[tuple[re.Pattern[str], SafeFormat], ...] = (
-    (_CHAT_ROUTE, _CHAT_WIRE),
-    (_TEXT_ROUTE, _TEXT_WIRE),
-    (_RESPONSES_ROUTE, _RESPONSES_WIRE),
-    (_STORED_ROUTE, _RESPONSES_WIRE),
-    (_MESSAGES_ROUTE, _MESSAGES_WIRE),
-    # An answer that a client sends is judged as one choice of a chat completion.
-    (_OWN_ROUTE, _CHAT_WIRE),
-)
-_REASONING = (
-    (_CHAT_ROUTE, SafeReasoning(ChatReasoning(), _CHAT_WIRE)),
+def _combine_formats(wire: Wire, reasoning: ReasoningForm, calls: CallForm | None = None) -> _RouteFormats:
+    safe_wire = SafeFormat(wire)
+    return _RouteFormats(safe_wire, SafeReasoning(reasoning, safe_wire), SafeCalls(calls) if calls else None)
+
+
+_CHAT = _combine_formats(chat, ChatReasoning(), ChatCalls())
+_RESPONSES = _combine_formats(responses, ResponsesReasoning(), ResponsesCalls())
+_FORMATS = (
+    (_CHAT_ROUTE, _CHAT),
     # Text completions have no field for reasoning, but LiteLLM's response cache may return chunks of chat.
-    (_TEXT_ROUTE, SafeReasoning(ChatReasoning(), _TEXT_WIRE)),
-    (_RESPONSES_ROUTE, SafeReasoning(ResponsesReasoning(), _RESPONSES_WIRE)),
-    (_STORED_ROUTE, SafeReasoning(ResponsesReasoning(), _RESPONSES_WIRE)),
-    (_MESSAGES_ROUTE, SafeReasoning(MessagesReasoning(), _MESSAGES_WIRE)),
-    (_OWN_ROUTE, SafeReasoning(ChatReasoning(), _CHAT_WIRE)),
-)
-_RESPONSES_CALLS = SafeCalls(ResponsesCalls())
-_CALLS = (
-    (_CHAT_ROUTE, SafeCalls(ChatCalls())),
-    (_RESPONSES_ROUTE, _RESPONSES_CALLS),
-    (_STORED_ROUTE, _RESPONSES_CALLS),
-    (_MESSAGES_ROUTE, SafeCalls(MessagesCalls())),
-    (_OWN_ROUTE, SafeCalls(ChatCalls())),
+    (_TEXT_ROUTE, _combine_formats(text, ChatReasoning())),
+    (_RESPONSES_ROUTE, _RESPONSES),
+    (_STORED_ROUTE, _RESPONSES),
+    (_MESSAGES_ROUTE, _combine_formats(messages, MessagesReasoning(), MessagesCalls())),
+    # An answer that a client sends is judged as one choice of a chat completion.
+    (_OWN_ROUTE, _CHAT),
 )

@@ -26,11 +26,9 @@ class _ReadPiece(NamedTuple):
 
     text_number: int
     text: str
-    """The piece itself."""
     start: int
     """Offset of the piece in its text, in characters."""
     reader: ThinkTagReader
-    """The reader of the text."""
     reasoning: str
     """The reasoning, without tags, that the reader returned for this piece."""
 
@@ -104,7 +102,6 @@ class AnswerDecoder(SafeDecoder):
         )
 
     def _read_piece(self, text_number: int, piece: str) -> _ReadPiece:
-        """Let the reader of a text read the next piece of the text."""
         reader = self._readers.setdefault(text_number, ThinkTagReader())
         start = reader.read_chars
         reasoning = reader.feed(piece)

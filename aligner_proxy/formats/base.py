@@ -73,10 +73,7 @@ def _has_constraint(data: Mapping[str, Any], formats: Sequence[object]) -> bool:
 
 
 def _json_schema(data: Mapping[str, Any], formats: Sequence[object]) -> str | None:
-    """The JSON schema that a request asks for, as text; None if it asks for none.
-
-    `formats` are those of `_requested_formats`. An invalid schema gives "false", which no output meets.
-    """
+    """The JSON schema in `formats` as text; None if there is none. An invalid schema gives "false" (never met)."""
     schema_formats = [format_ for format_ in formats if _format_type(format_) == "json_schema"]
     if not schema_formats:
         return None
@@ -203,7 +200,6 @@ class RequestedForm:
     structured: bool
     """Whether the output is for a program: the request asks for that in the fields of any endpoint, or begins it."""
     json_schema: str | None
-    """The requested schema as text; None without one."""
     constrained: bool
     """Whether an edit may break the form in a way that cannot be checked (`_has_constraint`)."""
     no_store: bool
@@ -234,7 +230,6 @@ class GrowingText:
         """The last pieces, which are not joined yet."""
 
     def append(self, piece: str) -> None:
-        """Add a piece at the end."""
         self._recent.append(piece)
         if len(self._recent) == _PIECES_PER_BLOCK:
             self._blocks.append("".join(self._recent))
@@ -286,10 +281,7 @@ def _declared_and_extra_fields(thing: object) -> tuple[Mapping[str, Any], Mappin
 
 
 def holds_only_answer(thing: object, own_texts: Collection[str]) -> bool:
-    """Whether an event, or an object in it, holds nothing beside `own_texts` and the usual short values.
-
-    `own_texts` are the pieces of the answer in the event.
-    """
+    """Whether an event, or an object in it, holds only `own_texts` (pieces of the answer) and usual short values."""
     declared, extra = _declared_and_extra_fields(thing)
     for fields in (declared, extra):
         for name, value in fields.items():
@@ -345,11 +337,9 @@ class ChoiceBuilder:
     non_text: bool = False
     """Whether the choice has content of another kind, such as sound, or is no answer to a question."""
     logprobs: bool = False
-    """Whether the choice has token probabilities."""
     annotations: bool = False
     """Whether a field points into the text or encodes it, such as a citation."""
     inconsistent: bool = False
-    """Whether the response contradicts itself."""
     unusual_texts: list[str] = field(default_factory=list)
     """Texts in unusual fields, which may quote the answer."""
     refusal_pieces: GrowingText = field(default_factory=GrowingText)
@@ -414,10 +404,7 @@ class ChoiceBuilder:
     def make_exchanges(
         self, data: Mapping[str, Any], texts: Mapping[int, str], turns: tuple[Turn, ...], response: object
     ) -> list[Exchange]:
-        """Make an exchange of each text part of an answer; `texts` has the parts by number, in order.
-
-        Without a part, one exchange without an answer is made.
-        """
+        """Make an exchange of each text part (by number, in order); one without an answer if there is no part."""
         form = RequestedForm.from_request(data)
         exchanges = [
             replace(self, pieces=GrowingText(text)).make_exchange(data, index, turns, response, form)

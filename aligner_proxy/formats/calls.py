@@ -66,7 +66,6 @@ class SafeCalls:
         calls: list[CallText] = []
 
         def note_call(call: CallText) -> str:
-            """Record the arguments of a call, and return them unchanged."""
             calls.append(call)
             return call.text
 
@@ -86,7 +85,6 @@ class ChatCalls:
     """Calls in the messages of a chat completion and its deltas."""
 
     def edit_arguments(self, value: Any, edit: Edit) -> Any:
-        """Return the response or chunk with `edit` applied to the arguments in it."""
         return _edit_list(value, "choices", lambda position, choice: _edit_choice(position, choice, edit))
 
     def ended_groups(self, event: Any) -> Collection[object] | None:
@@ -113,7 +111,6 @@ def _edit_body(body: Any, group: object, edit: Edit, *, is_piece: bool) -> Any:
     """
 
     def edit_call(position: int, call: Any) -> Any:
-        """Return the call, at this position in its list, with `edit` applied to its arguments."""
         index = get_field(call, "index")
         place = (group, position if index is None else index)
         for name, field in (("function", "arguments"), ("custom", "input")):
@@ -134,7 +131,6 @@ class MessagesCalls:
     """Blocks of type `tool_use` in a Messages response."""
 
     def edit_arguments(self, value: Any, edit: Edit) -> Any:
-        """Return the message or event with `edit` applied to the arguments in it."""
         kind = kind_of(value)
         if kind == "content_block_start":
             block = _edit_block((get_field(value, "index"),), get_field(value, "content_block"), edit)
@@ -171,7 +167,6 @@ class ResponsesCalls:
     """Items of type `function_call` and `custom_tool_call` in a Responses response."""
 
     def edit_arguments(self, value: Any, edit: Edit) -> Any:
-        """Return the response or event with `edit` applied to the arguments in it."""
         kind = kind_of(value)
         place = (get_field(value, "output_index"),)
         if kind in ITEM:

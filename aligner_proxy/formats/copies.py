@@ -87,7 +87,6 @@ class Grams:
     """
 
     _LENGTH = 12
-    """Characters of a gram."""
     _STEP = 5
     """Distance between the beginnings of two grams in a text, in characters."""
     _MIN_STRETCH = _LENGTH + _STEP - 1
@@ -216,10 +215,7 @@ def _contains_any(text: str, stretches: Collection[str], length: int) -> bool:
 
 
 def describes(value: object, name: str = "") -> bool:
-    """Whether the value of a field points into a text or encodes a text, as `{"start_index": 5}` or token ids do.
-
-    `name` is the name of the field, if it has one.
-    """
+    """Whether a field points into a text or encodes a text, as `{"start_index": 5}` or token ids do."""
     if isinstance(value, list | tuple):
         if value and all(type(inner) is int for inner in value):
             return len(value) >= _MIN_IDS or _TOKENS.fullmatch(name) is not None
@@ -257,15 +253,12 @@ def quotes(text: str, answer: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """What is looked for in one body or event, and which texts in it are no copies."""
+    """What is looked for in one body or event, and which texts in it are no copies (see `drop_copies`)."""
 
     removed: RemovedText
     delivered_texts: Collection[str]
-    """The answers as they go out, which were judged."""
     unchanged_texts: Collection[str]
-    """The delivered texts that are as the upstream wrote them, so that pointers into them stay right."""
     echoed_texts: Collection[str]
-    """Texts of the request that the response repeats."""
 
 
 def drop_copies(
@@ -279,10 +272,10 @@ def drop_copies(
 ) -> Any:
     """Return a body or event without copies of removed text and without pointers into edited texts.
 
-    The same object is returned if it has none of these. `delivered_texts` are the answers in the object, of which
-    `unchanged_texts` are as the upstream wrote them; `echoed_texts` are repeated from the request. `edited` says
-    whether the texts may be edited, so that pointers into them are wrong. Raises `CopyStays` for a copy that may not
-    be changed.
+    The same object is returned if it has none of these. `delivered_texts` are the answers in the object, which were
+    judged. Of these, `unchanged_texts` are as the upstream wrote them, so that pointers into them stay right.
+    `echoed_texts` are repeated from the request. `edited` says whether the texts may be edited, so that pointers into
+    them are wrong. Raises `CopyStays` for a copy that may not be changed.
     """
     search = _Search(removed, delivered_texts, unchanged_texts, echoed_texts)
     return _clean(value, SideKind.OTHER_TEXT, search, edited=edited)

@@ -128,12 +128,10 @@ class MessagesDecoder(StreamDecoder):
         return builder.make_exchange(self._data, index, self._turns, None, self._form)
 
     def exchange_without_text(self, index: int) -> Exchange:
-        """The exchange of text number `index` without the text."""
         return self._builder.make_exchange(self._data, index, self._turns, None, self._form)
 
     @property
     def has_refusal(self) -> bool:
-        """Whether the upstream filled a refusal field."""
         return self._builder.refusal
 
     @property
@@ -182,7 +180,6 @@ class MessagesDecoder(StreamDecoder):
         pieces: list[tuple[int, str]] = []
 
         def note_piece(block_index: int, piece: str) -> str:
-            """Record a piece of a block's text, and return it unchanged."""
             if piece:
                 number = self._number_text(block_index)
                 pieces.append((number, piece))
@@ -253,10 +250,7 @@ def _rewrite_event(item: object, pieces: Sequence[str], _whole_texts: Mapping[in
 
 
 def _edit_text(event: Mapping[str, Any], edit: Edit) -> Mapping[str, Any]:
-    """Return the event with `edit` applied to its text, if it has one; the same object if nothing changed.
-
-    `edit` is called with the index of the block and the piece of its text, and returns the new piece.
-    """
+    """Return the event with `edit` applied to its text, if it has one; the same object if nothing changed."""
     for kind, name, text_types in _TEXT_PLACES:
         body = event.get(name)
         if event.get("type") == kind and isinstance(body, Mapping) and body.get("type", _TEXT) in text_types:
@@ -290,15 +284,11 @@ def _block_text(block: object) -> str:
 
 
 def _turns(data: Mapping[str, Any]) -> tuple[Turn, ...]:
-    """The conversation in a request: the system prompt, then the messages."""
     return base.make_system_turn(data.get("system")) + base.read_turns(data.get("messages"))
 
 
 def _record_event(builder: ChoiceBuilder, event: Mapping[str, Any], begun_indices: set[int]) -> None:
-    """Record in the builder what an event says about the message besides its text.
-
-    `begun_indices` are those of the blocks that have begun; that of a block which begins now is added.
-    """
+    """Record what an event says besides its text, and in `begun_indices` the block that it begins."""
     kind = event.get("type")
     delta = event.get("delta")
     if kind == "content_block_start":

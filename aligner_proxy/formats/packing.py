@@ -52,10 +52,7 @@ class Packer:
         """The paths of the last packed chunk."""
 
     def pack(self, chunk: object) -> object:
-        """Return the chunk as its differences from the template.
-
-        A chunk that is too different is returned unchanged and becomes the new template.
-        """
+        """Return the chunk as its differences from the template; one that differs too much becomes the new template."""
         if not isinstance(chunk, BaseModel):
             return chunk
         if self._template is not None:
@@ -114,15 +111,11 @@ def _compare_lists(
 
 
 def _private_attributes(model: BaseModel) -> object:
-    """The values of a model's private attributes; None if it has none."""
     return getattr(model, "__pydantic_private__", None)
 
 
 def _set_in_copy(chunk: Any, template: Any, path: _Path, value: object) -> None:
-    """Set the value at `path` in `chunk`, which is a shallow copy of `template`, without changing the template.
-
-    Both share their inner objects, so those on the path to the value are copied first.
-    """
+    """Set the value at `path` in a shallow copy of `template`; objects on the path that both share are copied first."""
     parent = chunk
     template_parent = template
     for step in path[:-1]:
@@ -142,7 +135,6 @@ def _get_child(parent: Any, step: str | int) -> Any:
 
 
 def _set_child(parent: Any, step: str | int, value: object) -> None:
-    """Set an element of a list or a field of a model."""
     if isinstance(step, int):
         parent[step] = value
     else:

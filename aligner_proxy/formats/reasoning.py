@@ -56,10 +56,7 @@ class ReasoningForm(Protocol):
 
 
 class SafeReasoning:
-    """Reader and remover of the reasoning of a route: in fields (`form`), and between tags in texts (`wire`).
-
-    Raises `Unreadable` if reading reasoning fails, and `NotPutIn` if the response without it cannot be made.
-    """
+    """Reader and remover of the reasoning of a route: in fields (`form`), and between tags in texts (`wire`)."""
 
     def __init__(self, form: ReasoningForm, wire: SafeFormat) -> None:
         self._form = form
@@ -133,11 +130,7 @@ class SafeReasoningStream:
         return items
 
     def _adapt_item(self, event: StreamEvent, item: object) -> object:
-        """Return the item of an event as it would be without the removed reasoning: its number, and no probabilities of
-        its tokens.
-
-        The same item is returned if nothing about it changes.
-        """
+        """Return the item of an event with its new number, and without probabilities of removed tokens."""
         if self._decoder.drops_reasoning and not self.is_unreadable:
             item = self._drop_early_logprobs(event, item)
         number = get_field(item, _EVENT_NUMBER)
@@ -180,7 +173,6 @@ class SafeReasoningStream:
 
     @property
     def piece_count(self) -> int:
-        """Number of pieces of reasoning so far."""
         return self._stream.piece_count + self._tagged_event_count
 
     @property
@@ -221,7 +213,6 @@ class ReasoningStream(ABC):
         self._begins_part = False
         """Whether the next piece begins a new part; only in formats with a single choice."""
         self.piece_count = 0
-        """Number of pieces so far."""
 
     @abstractmethod
     def feed(self, item: Any) -> list[object]:
@@ -263,7 +254,6 @@ class ChatReasoning:
         return {index: _body_reasoning(getattr(choice, "message", None)) for index, choice in enumerate(choices)}
 
     def remove_reasoning(self, data: Mapping[str, Any], response: Any) -> Any:
-        """A copy whose messages have no reasoning."""
         if getattr(response, "choices", None) is None:
             return response
         return _strip_choices(response, "message", keeps_signed=_must_come_back(data))
@@ -309,10 +299,7 @@ def _thinking_text(block: object) -> str:
 
 
 def _strip_choices(response: Any, name: str, *, keeps_signed: bool) -> Any:
-    """Return a copy of a response or chunk without the reasoning in field `name` ("message", "delta") of its choices.
-
-    The same object is returned if there is no reasoning that may be removed. `keeps_signed` is as in `_strip_body`.
-    """
+    """Return a response or chunk without reasoning in field `name` of its choices; the same object if none may go."""
     bodies = [getattr(choice, name, None) for choice in response.choices]
     stripped_bodies = keep_if_same([_strip_body(body, keeps_signed=keeps_signed) for body in bodies], bodies)
     if stripped_bodies is bodies:

@@ -157,9 +157,7 @@ class ResponsesDecoder(StreamDecoder):
         self._builder = ChoiceBuilder()
         """What the events so far say about the response, without its texts."""
         self._part_numbers: dict[TextPlace, int] = {}
-        """The numbers of the parts, by their places."""
         self._parts: list[_OutputPart] = []
-        """The parts, by their number."""
         self._response_texts: list[str] | None = None
         """Texts of the first event that contains a whole response with texts; None before such an event."""
         self._form = RequestedForm.from_request(data)
@@ -188,7 +186,6 @@ class ResponsesDecoder(StreamDecoder):
         repeated_texts: list[int] = []
 
         def note_text(placed: PlacedText) -> str:
-            """Record a text of the event, and return it unchanged."""
             if not placed.text:
                 return placed.text
             number = self._number_part(placed.place)
@@ -227,18 +224,15 @@ class ResponsesDecoder(StreamDecoder):
         return self._make_exchange(index, GrowingText(part.text) if part.came_whole else part.pieces)
 
     def exchange_without_text(self, index: int) -> Exchange:
-        """The exchange of a part without its text."""
         return self._make_exchange(index, GrowingText())
 
     def _make_exchange(self, index: int, pieces: GrowingText) -> Exchange:
-        """Make the exchange of the part with this number and these pieces."""
         inconsistent = self._builder.inconsistent or self._has_unplaced_text
         builder = replace(self._builder, pieces=pieces, inconsistent=inconsistent)
         return builder.make_exchange(self._data, index, self._turns, None, self._form)
 
     @property
     def has_refusal(self) -> bool:
-        """Whether the upstream filled a refusal field."""
         return self._builder.refusal
 
     @property
@@ -263,10 +257,7 @@ class ResponsesDecoder(StreamDecoder):
         return builder.make_exchanges(self._data, texts, self._turns, None)
 
     def beginning(self) -> object:
-        """The event that begins the stream, with an empty response; clients fail on a stream that begins otherwise.
-
-        None if no response has come.
-        """
+        """The event that begins the stream, with an empty response; clients fail on a stream that begins otherwise."""
         response = self._first_response
         if response is None:
             return None
@@ -397,7 +388,6 @@ def _list_texts(response: object) -> list[tuple[TextPlace, str]]:
     texts: list[tuple[TextPlace, str]] = []
 
     def note_text(placed: PlacedText) -> str:
-        """Record a text of the response, and return it unchanged."""
         if placed.text:
             texts.append((placed.place, placed.text))
         return placed.text

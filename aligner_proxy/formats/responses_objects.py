@@ -108,10 +108,7 @@ def _edit_part_text(part: object, place: TextPlace, edit: Edit) -> object:
 
 
 def _replace_text(holder: Any, text_field: str, text: str) -> Any:
-    """Return a copy of `holder` with a new text in `text_field`, without annotations and logprobs of the old text.
-
-    The same object is returned if the text is the old one.
-    """
+    """Return `holder` with a new text in `text_field` and without `POINTERS`; the same object if nothing changes."""
     if get_field(holder, text_field) == text:
         return holder
     for detail_field in POINTERS:
@@ -142,10 +139,7 @@ def kind_of(event: object) -> str:
 
 
 def get_field(thing: object, name: str) -> Any:
-    """Read a field of a dict or object; None if it is missing.
-
-    One response may mix LiteLLM's types, the OpenAI client's types and plain dicts.
-    """
+    """A field of a dict or object; None if missing. One response may mix LiteLLM's, OpenAI's types and dicts."""
     return thing.get(name) if isinstance(thing, dict) else getattr(thing, name, None)
 
 
@@ -158,10 +152,7 @@ def with_field(thing: Any, name: str, value: object) -> Any:
 
 
 def list_whole_items(delivered: Iterable[object]) -> list[object] | None:
-    """Return the items of the response in the delivered events, as each was delivered last.
-
-    None if an item is known only in part, or is missing.
-    """
+    """The items of the response in the delivered events, as delivered last; None if one is missing or unfinished."""
     item_by_index: dict[object, object] = {}
     unfinished_indices: set[object] = set()
     last_index: object = None
@@ -181,10 +172,7 @@ def list_whole_items(delivered: Iterable[object]) -> list[object] | None:
 
 
 def make_empty_delta(event: object, number: object) -> object:
-    """Return a delta that adds nothing to the part that an event belongs to, with `number` as its sequence number.
-
-    None if the event belongs to no text and no reasoning.
-    """
+    """A delta numbered `number` that adds nothing to the part of an event; None if the part is no text or reasoning."""
     kind = f"response.{kind_of(get_field(event, 'part'))}" if kind_of(event) in PART else kind_of(event)
     delta_kind = next((delta for beginning, delta in _DELTAS.items() if kind.startswith(beginning)), None)
     if delta_kind is None:

@@ -91,7 +91,6 @@ class SafeDecoder:
         self._pending_bytes = bytearray()
         """Bytes that the decoder has read and not returned as events."""
         self._text_numbers: set[int] = set()
-        """The numbers of all texts so far."""
         self._first_halves: dict[int, str] = {}
         """By number of a text, the first half of a letter (a lone surrogate) whose second half has not arrived."""
         self.is_unstored = False
@@ -116,7 +115,6 @@ class SafeDecoder:
         return self._join_halves(events)
 
     def flush(self) -> list[StreamEvent]:
-        """Return the remaining events when the stream has ended."""
         events = self._call_decoder(self._decoder.flush)
         return self._take_pending() if events is None else self._join_halves(events)
 
@@ -125,7 +123,6 @@ class SafeDecoder:
         return self._make_exchange(self._decoder.exchange, index)
 
     def exchange_without_text(self, index: int) -> Exchange:
-        """The same as `exchange` without the text itself."""
         return self._make_exchange(self._decoder.exchange_without_text, index)
 
     def _make_exchange(self, make_exchange: Callable[[int], Exchange], index: int) -> Exchange:
@@ -171,10 +168,7 @@ class SafeDecoder:
         return None
 
     def _check_events(self, events: list[StreamEvent]) -> list[StreamEvent]:
-        """Check the types of indices and texts, since LiteLLM's objects may hold anything.
-
-        Raises `Unreadable` for a wrong type, or for more than `MAX_TEXTS` texts.
-        """
+        """Return the events; raises `Unreadable` for wrong types of indices or texts, or over `MAX_TEXTS` texts."""
         for event in events:
             for index, piece in event.pieces:
                 if not (isinstance(index, int) and isinstance(piece, str)):

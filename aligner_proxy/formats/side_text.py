@@ -240,10 +240,7 @@ def _identifying_field(value: object, name: str) -> object:
 
 
 def find_object_kind(pairs: Iterable[tuple[str, Any]], outer_kind: SideKind) -> SideKind:
-    """The kind of text in an object, by its field `type`; if the type says nothing, that of the object around it.
-
-    `pairs` are name and value of the object's fields.
-    """
+    """The kind of text in an object with these fields, by its `type`; `outer_kind` if the type says nothing."""
     for name, value in pairs:
         if name == "type" and value:
             type_name = str(getattr(value, "value", value))  # LiteLLM has members of an enum as types, too
@@ -269,10 +266,7 @@ def remove_prose(value: Any, kinds: Iterable[SideKind]) -> Any:
 
 
 def _empty_prose(value: Any, kind: SideKind, dropped_kinds: Container[SideKind]) -> Any:
-    """Return the value with prose of `dropped_kinds` replaced by ""; `kind` is that of the object around it.
-
-    The same object is returned if it has no such prose.
-    """
+    """The value without prose of `dropped_kinds` (see `remove_prose`); `kind` is that of the object around it."""
     if isinstance(value, str):
         return "" if kind in dropped_kinds and is_prose(value) else value
     pairs = fields_of(value)
@@ -361,7 +355,6 @@ class SideText:
 
 
 def _is_in_any(piece: str, texts: Sequence[str]) -> bool:
-    """Whether a piece occurs in one of these texts."""
     return any(piece in text for text in texts)
 
 

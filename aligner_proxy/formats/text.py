@@ -44,10 +44,7 @@ def _make_exchange(
 
 
 def _prompt(data: Mapping[str, Any], index: int) -> str | None:
-    """The prompt of the choice at `index`, or None if it is not text.
-
-    Of a list of prompts, each has `n` consecutive choices in the response.
-    """
+    """The prompt of the choice at `index`; None if it is not text. Each prompt of a list has `n` choices, in order."""
     prompt = data.get("prompt")
     if isinstance(prompt, list):
         requested_count = data.get("n")

@@ -117,7 +117,7 @@ class ActivePolicies:
 
 def process_policies(path: Path) -> ActivePolicies:
     """The active policies for this process, shared if `serve` started it."""
-    return ActivePolicies(path, environment.active_policies_file())
+    return ActivePolicies(path, environment.read_path_variable(environment.ACTIVE_POLICIES_FILE))
 
 
 def state_file_path() -> Path:

@@ -138,7 +138,7 @@ def correction_cache(file: PolicyFile, server: SharedServer | None = None) -> Co
     ttl_s = file.cache.ttl_s
     plugins = registry.configure_plugins(file)["caches"]
     if plugins and server is not None:
-        place = config.redis_setting(file)
+        place = config.server_setting(file, "cache", "redis_env")
         raise ConfigError(
             f"{place}: corrections are stored in Redis or in plugins.cache, not in both; remove one of them"
         )

@@ -32,7 +32,7 @@ class KeysUnreadable(AlignerProxyError):
 
 def install() -> None:
     """Let the running proxy check keys by `auth`, if `serve` found nothing else that does."""
-    if environment.checks_keys():
+    if environment.read_variable(environment.CHECK_KEYS):
         litellm_internals.use_key_check(_KEY_CHECK)
 
 

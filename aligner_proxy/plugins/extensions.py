@@ -56,10 +56,7 @@ class Runner(Protocol):
 
 
 class Boundary:
-    """Context manager around plugin code, which turns every error of a plugin into an error of this package.
-
-    Our own errors pass, and so do cancellations.
-    """
+    """Context manager around plugin code; lets our errors and cancellations pass, and replaces all other errors."""
 
     def __enter__(self) -> None: ...
 

@@ -79,7 +79,6 @@ class ThreadRunner:
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """Run the thread's event loop until the process ends."""
     try:
         loop.run_forever()
     finally:

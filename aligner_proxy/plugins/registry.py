@@ -233,9 +233,9 @@ def make_server(file: PolicyFile, sort: str, address: ServerAddress) -> Any:
 def _refuse_missing_servers(file: PolicyFile, plugins: PluginSet) -> None:
     """Raise `ConfigError` if the file names a server that no plugin can open; its data must not be kept locally."""
     if file.cache.redis_env:
-        _find_server_kind(plugins, "shared_servers", config.redis_setting(file))
+        _find_server_kind(plugins, "shared_servers", config.server_setting(file, "cache", "redis_env"))
     if file.audit.enabled and file.audit.database_env:
-        _find_server_kind(plugins, "audit_databases", config.audit_database_setting(file))
+        _find_server_kind(plugins, "audit_databases", config.server_setting(file, "audit", "database_env"))
 
 
 def _find_server_kind(plugins: PluginSet, sort: str, setting: str) -> Kind[Any]:

@@ -108,11 +108,7 @@ def refuse_without_policies(file: PolicyFile) -> None:
 
 
 def _parse_file(data: Any, source: YamlSource, declare: Declare, *, with_files: bool) -> PolicyFile:
-    """Validate the parsed data of a policies file, and make the checks that concern several keys.
-
-    `declare` returns the keys that plugins add to the file. `with_files` says whether the files that it names are read.
-    Raises `ConfigError`.
-    """
+    """Validate the data of a policies file, and check what concerns several keys. Raises `ConfigError`; see `parse`."""
     if not isinstance(data, dict):
         raise ConfigError(f"{source.name}:1: must be a block of keys; {suggest_name('', PolicyFile.model_fields)}")
     if "model_list" in data or "litellm_settings" in data:
@@ -188,10 +184,7 @@ def _setting_warnings(file: PolicyFile) -> Iterator[str]:
 
 
 def _check_objectives(file: PolicyFile) -> None:
-    """Raise `ConfigError` for unknown names of objectives.
-
-    A tenant may also use its own objectives, and `allow` may say "*" for all.
-    """
+    """Raise `ConfigError` for unknown objectives; a tenant may use its own, and `allow` may say "*" for all."""
     names_for_routes = objectives(file)
     for path, name in _objective_uses(file):
         # a path such as ("tenants", 0, "allow", 2)
@@ -331,10 +324,7 @@ def policies_in_environment() -> Path | None:
 
 
 def engine_backend(file: PolicyFile) -> Backend:
-    """The engine to use: the one at the address in the environment, else the one that the file names.
-
-    Raises `ConfigError` if the environment has anything but a single address.
-    """
+    """The engine at the address in the environment, else that of the file; raises `ConfigError` for a wrong address."""
     override = engine_override()
     if override is None:
         return file.aligner.engine
@@ -389,10 +379,7 @@ def check_hand_offs(file: PolicyFile) -> None:
 
 
 def engine_key(backend: Backend) -> str | None:
-    """The key of a completions server, from the variable that `key_env` names; None if `key_env` is not set.
-
-    Raises `ConfigError` if that variable is not set.
-    """
+    """The key in the variable that `key_env` names; None without `key_env`. Raises `ConfigError` if it is not set."""
     if backend.key_env is None:
         return None
     key = environment.read_variable(backend.key_env)
@@ -454,10 +441,7 @@ def known_keys(file: PolicyFile) -> dict[str, KeyEntry]:
 
 
 def home_folder() -> Path:
-    """The folder for caches and weights: from the environment, else in the user's home.
-
-    Raises `ConfigError` if the user has no home folder and the environment names no other folder.
-    """
+    """Folder of caches and weights: from the environment, else in the user's home. Raises `ConfigError` if none."""
     try:
         return environment.read_path_variable(environment.HOME) or Path.home() / ".cache" / "aligner-proxy"
     except RuntimeError:
@@ -477,10 +461,7 @@ def cache_dir(file: PolicyFile) -> Path:
 
 
 def allows_third_party(file: PolicyFile | None = None) -> bool:
-    """Whether third-party plugins are loaded; the environment and the file can each switch them off.
-
-    Raises `ConfigError` if the variable is neither on nor off.
-    """
+    """Whether third-party plugins are loaded; environment and file can each forbid it. Raises `ConfigError`."""
     switch = (environment.read_variable(environment.PLUGINS) or "on").lower()
     if switch not in ("on", "off"):
         raise ConfigError(f"{environment.PLUGINS} must be on or off")
@@ -488,10 +469,7 @@ def allows_third_party(file: PolicyFile | None = None) -> bool:
 
 
 def audit_file(file: PolicyFile) -> Path:
-    """The file of the audit store: the one that the policies file names, or one in the home folder.
-
-    Raises `ConfigError` for a folder or device.
-    """
+    """The file of the audit store: the one named, or one in the home folder; raises `ConfigError` if it is no file."""
     if not file.audit.file:
         return home_folder() / "audit.db"
     path = file.source.resolve(file.audit.file)
@@ -517,7 +495,6 @@ def refuse_wrong_audit_file(file: PolicyFile) -> None:
 
 
 def _is_database(path: Path) -> bool:
-    """Whether a file begins as every SQLite database does."""
     with path.open("rb") as content:
         return content.read(len(_DATABASE_HEADER)) == _DATABASE_HEADER
 
@@ -571,23 +548,21 @@ def redis_address(file: PolicyFile) -> ServerAddress | None:
     if name is None:
         return None
     url = environment.read_variable(name)
-    return ServerAddress(redis_setting(file), variable=name, url=url, key=shared_cache_key(file))
-
-
-def redis_setting(file: PolicyFile) -> str:
-    """The setting that names the Redis, with its file and line, for error messages."""
-    return f"{file.source.place_of('cache', 'redis_env')}: cache.redis_env"
+    setting = server_setting(file, "cache", "redis_env")
+    return ServerAddress(setting, variable=name, url=url, key=shared_cache_key(file))
 
 
 def audit_database_address(file: PolicyFile) -> ServerAddress | None:
     """The address of the audit store's PostgreSQL database; None if the store is a file."""
     name = file.audit.database_env
-    return None if name is None else ServerAddress(audit_database_setting(file), name, environment.read_variable(name))
+    if name is None:
+        return None
+    return ServerAddress(server_setting(file, "audit", "database_env"), name, environment.read_variable(name))
 
 
-def audit_database_setting(file: PolicyFile) -> str:
-    """The setting that names the PostgreSQL of the audit store, with its file and line, for error messages."""
-    return f"{file.source.place_of('audit', 'database_env')}: audit.database_env"
+def server_setting(file: PolicyFile, block: str, key: str) -> str:
+    """The setting that names a server which hosts share, with its file and line, for error messages."""
+    return f"{file.source.place_of(block, key)}: {block}.{key}"
 
 
 def default_socket() -> Path:
@@ -602,10 +577,7 @@ def default_socket() -> Path:
 
 
 def _make_private(folder: Path) -> None:
-    """Create `folder` with mode 0700.
-
-    Raises `ConfigError` for a link or another user's folder, because others could read answers there.
-    """
+    """Create `folder` with mode 0700; raises `ConfigError` for a link or another user's, where others could read."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.lstat()

@@ -47,16 +47,6 @@ def read_path_variable(name: str) -> Path | None:
         ) from None
 
 
-def active_policies_file() -> Path | None:
-    """The file in which the parent `serve` process stores the active policies; None without `serve`."""
-    return read_path_variable(ACTIVE_POLICIES_FILE)
-
-
-def checks_keys() -> bool:
-    """Whether the gateway must check keys itself; `serve` sets the variable for this if LiteLLM has no such check."""
-    return read_variable(CHECK_KEYS) is not None
-
-
 def log_format() -> str | None:
     """The log format from the environment; None if it is not set. Raises `ConfigError` for an unknown format."""
     name = read_variable(LOG_FORMAT)
@@ -90,7 +80,6 @@ def engine_environment() -> dict[str, str]:
     operator_names = frozenset((read_variable(ENGINE_ENV) or "").replace(",", " ").split())
 
     def is_passed_on(name: str) -> bool:
-        """Whether the engine gets the variable of this name."""
         # A variable that the operator names is passed on even if its name looks like that of a secret.
         if name in operator_names:
             return True

@@ -207,7 +207,6 @@ def _find_callbacks(data: Mapping[str, Any], source: YamlSource) -> Iterator[str
 
 
 def _find_ineffective_settings(data: Mapping[str, Any], source: YamlSource) -> Iterator[str]:
-    """Warn about settings that the guardrail ignores."""
     for index, _, params in _find_entries(data):
         for key in WITHOUT_EFFECT:
             if _resolve_value(params.get(key)):

@@ -213,19 +213,18 @@ def _find_references(value: object, path: KeyPath = ()) -> Iterator[tuple[KeyPat
 
 def find_uncovered(data: Mapping[str, Any], source: YamlSource) -> list[str]:
     """Return a warning for each setting of a LiteLLM YAML that lets answers through uncorrected."""
-    gaps = [*_find_section_gaps(data), *_find_pass_through_gaps(data), *_find_environment_gaps(data)]
+    # Some sections open endpoints without correction, such as batches.
+    gaps: list[tuple[KeyPath, str]] = [
+        ((name,), f"{endpoints}; {_NOT_CORRECTED}")
+        for name, endpoints in _UNCORRECTED_SECTIONS.items()
+        if data.get(name)
+    ]
+    gaps += [*_find_pass_through_gaps(data), *_find_environment_gaps(data)]
     for index, entry in enumerate(list_or_empty(data.get("model_list"))):
         if isinstance(entry, dict):
             for path_in_entry, message in _find_model_gaps(entry):
                 gaps.append((("model_list", index, *path_in_entry), message))
     return [f"{source.place_of(*path)}: {message}" for path, message in gaps]
-
-
-def _find_section_gaps(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    """Yield key path and message for each section that opens endpoints without correction, such as batches."""
-    for name, endpoints in _UNCORRECTED_SECTIONS.items():
-        if data.get(name):
-            yield (name,), f"{endpoints}; {_NOT_CORRECTED}"
 
 
 def _find_pass_through_gaps(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:

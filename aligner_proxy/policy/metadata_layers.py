@@ -90,7 +90,6 @@ class MetadataReader:
         return Layer(values, label, name=source, is_key_metadata=label == "key metadata", trusted=trusted)
 
     def _grant_names(self) -> Iterator[str]:
-        """Yield the keys of all grants, including those of plugins."""
         yield from (name for name in Grants.model_fields if name not in PolicySettings.model_fields)
         yield from (key.name for key in self._file.declarations.grants)
 
@@ -142,7 +141,6 @@ class MetadataReader:
 
 
 def _warn_invalid(source: str, key: str) -> None:
-    """Log that a setting of metadata is not valid there and is ignored."""
     _warn(source, f"ignoring setting {key}: not valid here")
 
 

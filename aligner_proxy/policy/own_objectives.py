@@ -18,10 +18,7 @@ REFUSAL = 'this key may not bring objectives in its own words; its tenant needs 
 def match_known_names(
     requested: Sequence[str], own_texts: Sequence[str], objectives: Mapping[str, Objective]
 ) -> tuple[str, ...]:
-    """Return the requested names, plus the names of configured objectives whose text the request repeats.
-
-    `objectives` are the configured ones by name, and `own_texts` those that the request brings in its own words.
-    """
+    """Return the requested names, and those of configured `objectives` whose text is one of `own_texts`."""
     if not own_texts:
         return tuple(dict.fromkeys(requested))
     name_by_text = {normalise_words(objective.text): name for name, objective in objectives.items()}

@@ -17,10 +17,7 @@ from aligner_proxy.policy.yaml_file import KeyPath, YamlSource, quote_name
 def replace_deprecated_names(
     data: dict[str, Any], source: YamlSource, declarations: Declarations
 ) -> tuple[dict[str, Any], YamlSource, list[str]]:
-    """Replace deprecated names of keys in the data of a policies file.
-
-    Return the new data, the source with the lines of the renamed keys, and a warning for each of them.
-    """
+    """Rename deprecated keys; return the new data, the source with their lines, and a warning for each."""
     data = dict(data)
     lines = dict(source.lines)
     warnings = list[str]()

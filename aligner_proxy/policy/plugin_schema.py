@@ -48,10 +48,7 @@ _WITHOUT_SOURCE = {"use_attribute_docstrings": False}
 
 
 def extend_model(base: type[_Model], fields: Mapping[str, Any]) -> type[_Model]:
-    """Return a subclass of the model `base` with more fields, and with the same name and description.
-
-    `fields` are those of pydantic's `create_model`: name -> (type, default or field).
-    """
+    """Return a subclass of `base` with more `fields` (as for `create_model`), and the same name and description."""
     with _BUILD_LOCK:
         model: type[_Model] = create_model(
             base.__name__, __base__=base, __doc__=base.__doc__, __cls_kwargs__=_WITHOUT_SOURCE, **fields
@@ -65,10 +62,7 @@ def _plugin_fields(keys: Iterable[PolicyKey]) -> dict[str, Any]:
 
 
 def _objectives_field(selectors: Sequence[SelectorForm]) -> dict[str, Any]:
-    """Return the field `objectives` of a route, which takes a list of names or one of these selector forms.
-
-    It is returned as pydantic's `create_model` takes it: name -> (type, field).
-    """
+    """The field `objectives` of a route, as for `create_model`: a list of names, or one of these selector forms."""
     if not selectors:
         return {}  # the field stays a list of names
     words = tuple(form.word for form in selectors)

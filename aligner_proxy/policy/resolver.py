@@ -369,10 +369,7 @@ class PolicyResolver:
     def _plugin_grants(
         self, grants: Sequence[Layer]
     ) -> tuple[tuple[tuple[str, Any], ...], tuple[tuple[str, str], ...]]:
-        """Return plugins' grants: (name, value) of those without the default, and (name, origin) of all that are set.
-
-        The last layer that sets a grant wins.
-        """
+        """Plugins' grants; the last layer wins: (name, value) of changed ones, (name, origin) of all that are set."""
         changed_values: dict[str, Any] = {}
         origins: dict[str, str] = {}
         for key in self._file.declarations.grants:
@@ -439,10 +436,7 @@ class PolicyResolver:
             settings["write"] = default_write(self._file, shares.aligner_names(settings["aligner"]))
 
     def _default_settings(self, *, enforced: bool, judges_harm: bool) -> tuple[dict[str, Any], dict[str, str]]:
-        """Return the settings that count where no layer sets them, and the origin of each, both by name.
-
-        `enforced` says whether objectives are enforced, and `judges_harm` whether one about safety applies.
-        """
+        """The settings where no layer sets them, and their origins, by name; `judges_harm` is as in `_merge_layers`."""
         settings = self.settings(_BUILT_IN_POLICY)
         settings["write"] = Write.FREE  # metadata that is not trusted may tighten it
         origins = dict.fromkeys(settings, BUILT_IN)
@@ -512,12 +506,9 @@ def _first_layer(entries: Sequence[_Entry], matches: Callable[[_Entry], bool]) -
 
 
 def setting_value(policy: Policy, name: str) -> Any:
-    """Return the value of the setting called `name` (one of `SETTINGS`) in the form of the policies file.
-
-    The name "on_error.gate", for example, gives the reaction to a refusal by the gate.
-    """
+    """The setting called `name` (one of `SETTINGS`, such as "on_error.gate") in the form of the policies file."""
     if name == "aligner" and policy.aligner_shares:
-        return shares.share_percents(policy.aligner_shares)
+        return {share.name: share.percent for share in policy.aligner_shares}
     if name == "write":
         return policy.effective_write
     if name == "shadow_aligner":

@@ -102,10 +102,7 @@ def rule_names(file: PolicyFile) -> dict[str, KeyPath]:
 
 
 def editor_groups(blocks: Iterable[tuple[KeyPath, PolicySettings]]) -> dict[str, KeyPath]:
-    """Return the model groups that `editor: {model: GROUP}` names, each with the key path of its first use.
-
-    `blocks` are the blocks of the policies file that may set `editor`, each with its key path.
-    """
+    """Return the model groups that `editor: {model: GROUP}` names, each with the key path of its first use."""
     first_paths: dict[str, KeyPath] = {}
     for path, block in blocks:
         if block.editor is not None and block.editor.startswith(EDITOR_GROUP_PREFIX):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
 from typing import Annotated
@@ -102,10 +102,7 @@ def traffic_percentile(tenant: str, turns: Sequence[Turn]) -> int:
 
 
 def pick_aligner(policy: Policy, percentile: int) -> Policy:
-    """Return the policy with the aligner whose share covers `percentile` (0 to 99), and with that aligner's heads.
-
-    Heads are the detector heads that were taught for an objective and an aligner.
-    """
+    """Return the policy with the aligner whose share covers `percentile` (0 to 99), and with that aligner's heads."""
     covered_percent = 0
     for share in policy.aligner_shares:
         covered_percent += share.percent
@@ -145,11 +142,6 @@ def _with_aligner(policy: Policy, share: AlignerShare) -> Policy:
         replace(objective, head=head_by_objective.get(objective.name, "")) for objective in policy.objectives
     )
     return replace(policy, aligner=share.name, objectives=objectives, aligner_shares=())
-
-
-def share_percents(shares: Iterable[AlignerShare]) -> dict[str, int]:
-    """Return the shares as they are written in the file: aligner -> per cent."""
-    return {share.name: share.percent for share in shares}
 
 
 def parse_shares(text: str) -> str | dict[str, int]:

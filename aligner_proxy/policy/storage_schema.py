@@ -88,11 +88,7 @@ def expand_audit(value: object) -> object:
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """What opens a connection to a server that several hosts share (Redis, PostgreSQL).
-
-    It comes from the policies file and the environment. Errors must not quote `url`, which may hold a password, or
-    `key`.
-    """
+    """What opens a connection to a server that hosts share. Errors must not quote `url` (a password) or `key`."""
 
     setting: str
     """The setting in the policies file with its file and line; error messages begin with it."""

@@ -149,10 +149,7 @@ def _stricter_judge(judge: Judge, other: Judge) -> Judge:
 
 
 def read_setting(policy: Policy, name: str) -> Any:
-    """Return the value of a policy's setting; None if the name is not that of a setting.
-
-    A name is that of an attribute, such as `mode`, or of an attribute's part, such as `on_error.gate`.
-    """
+    """A policy's setting by name, such as `mode` or `on_error.gate`; None if there is no such setting."""
     attribute, _, part = name.partition(".")
     value = getattr(policy, attribute, None)
     return getattr(value, part, None) if part else value

@@ -83,10 +83,7 @@ def append_item(text: str, block: KeyPath, key: str, value: str, comment: str = 
 
 
 def remove_item(text: str, block: KeyPath, key: str, index: int) -> str:
-    """Remove the item at `index` and its comment from the list under `key`, and return the new text.
-
-    The list is in the block at the key path `block`. If it has no other item, `[]` is left.
-    """
+    """Remove an item and its comment from the list under `key` of `block`; return the new text, perhaps with `[]`."""
     node = _find_node(text, (*block, key))
     assert isinstance(node, yaml.SequenceNode)
     item = node.value[index]

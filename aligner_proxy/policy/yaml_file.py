@@ -197,10 +197,7 @@ class _YamlReader:
         return None if node is None else self._convert(node, ())
 
     def _convert(self, node: yaml.Node, path: KeyPath) -> Any:
-        """Convert a node to plain data, record its line, and return the data.
-
-        Raises `ConfigError` for too many nodes, deep nesting and aliases that contain themselves.
-        """
+        """Convert a node to plain data; raises `ConfigError` for too many nodes, deep nesting and endless aliases."""
         # For a value in a mapping, `_convert_mapping` has recorded the line of its key, which counts.
         self._lines.setdefault(path, node.start_mark.line + 1)
         self._node_count += 1

@@ -24,10 +24,7 @@ _SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
 def replace_surrogates(text: str) -> str:
-    """Replace each lone surrogate with U+FFFD; return the same object if there is none. The length stays the same.
-
-    JSON can contain lone surrogates, but UTF-8 cannot encode them.
-    """
+    """Replace each lone surrogate with U+FFFD; return the same object if there is none. The length stays the same."""
     try:
         text.encode()
     except UnicodeEncodeError:
