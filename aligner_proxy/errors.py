@@ -290,8 +290,6 @@ class UnknownJudge(CorrectionError):
 class EngineFault(CorrectionError):
     """The engine reported an internal error."""
 
-    reason = "engine_error"
-
 
 class PluginFault(CorrectionError):
     """A plugin raised an error, returned an invalid value, or lacks what the policy names."""

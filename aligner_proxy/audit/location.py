@@ -51,11 +51,7 @@ StoreLocation = Path | AuditDatabase
 
 
 def open_store(location: StoreLocation, seal: Seal | None = None, *, durable: bool = False) -> AuditStore:
-    """Open the store at `location`; raises the errors of its kind of store.
-
-    `seal` encrypts its texts; None leaves them readable. With `durable`, entries are on the disk when a call that adds
-    them returns.
-    """
+    """Open the store at `location`, with the parameters of `AuditStore`; raises the errors of its kind of store."""
     if isinstance(location, Path):
         return AuditStore(location, seal, durable=durable)
     return location.open_store(seal, durable=durable)

@@ -161,7 +161,7 @@ class _StoreWriter:
 
 
 class Recorder:
-    """Writer to the audit store. Satisfies `AuditWriter`.
+    """Writer to the audit store.
 
     `open_store` opens the store and is called in the writer thread; `redact` is applied to all texts. `retention`
     deletes old entries; it starts after the first write, because the store must exist.

@@ -14,7 +14,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 from aligner_proxy.audit.entry import KEEP_TEXT, AuditEvent, Redact, estimate_event_bytes, make_entry
 from aligner_proxy.audit.location import AuditDatabase, StoreLocation, open_store
@@ -37,20 +37,10 @@ READING_S = 60.0
 _DAY_S = 86_400.0
 
 
-class AuditWriter(Protocol):
-    """Writer of audit entries."""
-
-    def note(self, event: AuditEvent) -> None:
-        """Queue an event for writing."""
-
-    async def aclose(self) -> None:
-        """Write the queued entries, and close."""
-
-
 class AuditWriters:
-    """All writers of a policies file: the audit store, if enabled, and the sinks. Satisfies `AuditWriter`."""
+    """All writers of a policies file: the audit store, if enabled, and the sinks."""
 
-    def __init__(self, writers: Sequence[AuditWriter]) -> None:
+    def __init__(self, writers: Sequence[Recorder | SinkWriter]) -> None:
         self._writers = tuple(writers)
         required = [writer for writer in writers if isinstance(writer, Recorder) and writer.required]
         self._required_recorder = required[0] if required else None
@@ -89,14 +79,14 @@ def make_audit_writers(file: PolicyFile) -> AuditWriters:
     store = make_recorder(file)
     sinks = registry.configure_plugins(file)["audit_sinks"]
     redact = load_redaction(file) if sinks else KEEP_TEXT
-    writers: list[AuditWriter] = [] if store is None else [store]
+    writers: list[Recorder | SinkWriter] = [] if store is None else [store]
     for sink in sinks:
         writers.append(SinkWriter(sink.name, sink.make(), sink.make_runner(), redact, queue_limits(file)))
     return AuditWriters(writers)
 
 
 class SinkWriter:
-    """Writer of redacted entries to one sink of a plugin, whose code `runner` runs. Satisfies `AuditWriter`."""
+    """Writer of redacted entries to one sink of a plugin, whose code `runner` runs."""
 
     def __init__(self, name: str, sink: AuditSink, runner: Runner, redact: Redact, limits: QueueLimits) -> None:
         self._name = name

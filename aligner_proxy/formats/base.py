@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
+from aligner_proxy.errors import Unreadable
 from aligner_proxy.formats import copies
 from aligner_proxy.formats.side_text import USAGE, USUAL_FIELDS
 from aligner_proxy.formats.stream_events import StreamDecoder
@@ -39,6 +40,11 @@ _SHORT_FIELDS = frozenset(
 """Fields of a plain event that hold a word or an id."""
 _CONTAINER_FIELDS = frozenset({"choices", "message", "delta", "content", "content_block"})
 """Fields of a plain event that hold others."""
+_ANSWER_FIELDS = (
+    *("choices", "output", "output_text", "response", "content", "content_block"),
+    *("delta", "message", "text", "completion", "candidates"),
+)
+"""Fields in which upstreams of any kind send their answer, or a piece of it."""
 
 
 def _begins_structure(data: Mapping[str, Any]) -> bool:
@@ -414,6 +420,41 @@ class ChoiceBuilder:
             return [self.make_exchange(data, 0, turns, response, form)]
         # All text parts but the last are followed by more of the same answer.
         return [*(replace(exchange, inner=True) for exchange in exchanges[:-1]), exchanges[-1]]
+
+
+def raise_if_answer(item: object) -> None:
+    """Raise `Unreadable` if an item of a stream, or a response, of another form than its route contains an answer.
+
+    Such an answer counts as unreadable, not as empty.
+    """
+    if _holds_answer(item):
+        raise Unreadable("an answer in the form of another endpoint")
+
+
+def _holds_answer(item: object) -> bool:
+    """Whether an item of a stream or a response, of any form, contains an answer or a piece of an answer."""
+    if isinstance(item, bytes | str):
+        text = item if isinstance(item, str) else item.decode(errors="replace")
+        return any(map(_line_holds_answer, text.splitlines()))
+    if isinstance(item, list | tuple):
+        return any(map(_holds_answer, item))
+    if isinstance(item, Mapping):
+        values = [item.get(name) for name in _ANSWER_FIELDS]
+    else:
+        values = [getattr(item, name, None) for name in _ANSWER_FIELDS]
+    # Methods that happen to have such a name are no fields.
+    return any(value and not (isinstance(value, int | float) or callable(value)) for value in values)
+
+
+def _line_holds_answer(line: str) -> bool:
+    """Whether a line of an event (`data: {...}`) has an answer as JSON, which may be cut off."""
+    data = line.removeprefix("data:").strip()
+    if not data.startswith(("{", "[{")):
+        return False
+    try:
+        return _holds_answer(json.loads(data))
+    except ValueError:
+        return True  # the beginning of an event that was cut off
 
 
 def corrected_texts(outcomes: Sequence[Outcome]) -> dict[int, str]:

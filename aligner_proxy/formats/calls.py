@@ -19,8 +19,6 @@ from aligner_proxy.formats.side_text import keep_if_same
 
 Place = tuple[object, ...]
 """Identifies a call in a stream. Its first part is its group: the choice, block or item that holds it."""
-_GRAMMAR = "grammar"
-_DELTA = "delta"
 _ITEM_FIELDS = {"function_call": "arguments", "custom_tool_call": "input"}
 """By type of an item of Responses, the field with its arguments."""
 _EVENT_FIELDS = {"response.function_call_arguments": "arguments", "response.custom_tool_call_input": "input"}
@@ -174,7 +172,7 @@ class ResponsesCalls:
         event_family, _, step = kind.rpartition(".")
         whole_field = _EVENT_FIELDS.get(event_family)
         if whole_field is not None:
-            is_piece = step == _DELTA
+            is_piece = step == "delta"
             field = "delta" if is_piece else whole_field
             return _edit_field(value, field, place, edit, is_piece=is_piece, is_free=whole_field == "input")
         response = get_field(value, "response")
@@ -197,10 +195,7 @@ def _edit_item(place: Place, item: Any, edit: Edit) -> Any:
 
 
 def _edit_list(value: Any, name: str, edit_element: Callable[[int, Any], Any]) -> Any:
-    """Return the value with each element of its list `name` edited; the same object if nothing changed.
-
-    `edit_element` is called with the position of an element, from 0, and the element, and returns the new element.
-    """
+    """The value with `edit_element` applied to each (position, element) of its list `name`; the same if unchanged."""
     elements = as_list(get_field(value, name))
     edited_elements = [edit_element(position, element) for position, element in enumerate(elements)]
     edited_elements = keep_if_same(edited_elements, elements)
@@ -256,4 +251,4 @@ def arguments_schema(tool: Mapping[str, Any] | None) -> str | None:
 def has_grammar(tool: Mapping[str, Any] | None) -> bool:
     """Whether a tool takes only text that follows a grammar, which an edit might break."""
     input_format = tool.get("format") if tool else None
-    return isinstance(input_format, Mapping) and str(input_format.get("type") or "") == _GRAMMAR
+    return isinstance(input_format, Mapping) and str(input_format.get("type") or "") == "grammar"

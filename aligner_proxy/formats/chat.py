@@ -25,8 +25,8 @@ from aligner_proxy.formats.base import (
     has_citations,
     has_content,
     list_unusual_fields,
+    raise_if_answer,
 )
-from aligner_proxy.formats.foreign_items import raise_if_answer
 from aligner_proxy.formats.reasoning import FIELDS as REASONING_FIELDS
 from aligner_proxy.formats.side_text import USUAL_FIELDS
 from aligner_proxy.formats.stream_events import StreamDecoder, StreamEvent

@@ -50,21 +50,13 @@ _POINTER = re.compile(
 """Names of fields that hold a place in a text."""
 _TOKENS = re.compile(r"(?i).*token.*|.*logprobs?")
 """Names of fields that hold tokens, as text or as ids."""
-_LOGPROBS = "logprobs"
-"""Field with the probabilities of the tokens of the text beside it."""
 _REFUSAL = "refusal"
 """Field with a refusal, which is never edited, and with the probabilities of its tokens."""
 _MIN_IDS = 8
 """Fewest numbers in a list that counts as token ids although its name does not say so."""
 
 _KEPT = USUAL_FIELDS | {
-    "provider_specific_fields",
-    "results",
-    "outputs",
-    "instructions",
-    "metadata",
-    "tools",
-    "tool_choice",
+    *("provider_specific_fields", "results", "outputs", "instructions", "metadata", "tools", "tool_choice"),
 }
 """Fields that are kept and searched for copies; any other is dropped as a whole if it holds one."""
 _POINTING_EVENTS = ("citations_delta", "response.output_text.annotation.added")
@@ -294,7 +286,7 @@ def drop_foreign_logprobs(value: Any, *, keeps_ending: bool = False) -> Any:
     for name, inner in fields_of(value) or ():
         if not inner or isinstance(inner, str | int | float):
             continue
-        if name != _LOGPROBS:
+        if name != "logprobs":
             cleaned = drop_foreign_logprobs(inner, keeps_ending=keeps_ending)
         elif _has_only_own_tokens(inner, value):
             continue

@@ -16,14 +16,9 @@ from aligner_proxy.types import IncomingKind, replace_surrogates
 
 MAX_MESSAGES = 16
 """The last messages of a request that are read; earlier ones were the last of an earlier request."""
-_TEXT_SEPARATOR = "\n\n"
 _HISTORY_ROLES = ("user", "assistant")
 _RESULT_ROLES = ("tool", "function")
 """Roles of messages with a result, in chat."""
-_RESULT_SUFFIX = "_call_output"
-"""End of the types of items with a result, in Responses."""
-_RESULT_PART = "tool_result"
-"""Type of parts with a result, in Messages."""
 _TEXT_PARTS = ("text", "input_text", "output_text")
 
 
@@ -49,7 +44,7 @@ def incoming_texts(data: Mapping[str, Any]) -> Iterator[IncomingText]:
             continue
         for position in range(max(0, len(entries) - MAX_MESSAGES), len(entries)):
             for kind, texts in _texts_by_kind(entries[position]).items():
-                prose = _TEXT_SEPARATOR.join(filter(None, map(readable_prose, texts)))
+                prose = "\n\n".join(filter(None, map(readable_prose, texts)))
                 if prose:
                     yield IncomingText(kind, f"{name}.{position}", position, replace_surrogates(prose))
 
@@ -81,11 +76,11 @@ def _entry_results(entry: object) -> Iterator[str]:
     content = entry.get("content")
     if entry.get("role") in _RESULT_ROLES:
         yield _content_text(content)
-    elif str(entry.get("type") or "").endswith(_RESULT_SUFFIX):
+    elif str(entry.get("type") or "").endswith("_call_output"):
         yield _content_text(entry.get("output"))
     elif isinstance(content, list | tuple):
         for part in content:
-            if isinstance(part, Mapping) and part.get("type") == _RESULT_PART:
+            if isinstance(part, Mapping) and part.get("type") == "tool_result":
                 yield _content_text(part.get("content"))
 
 

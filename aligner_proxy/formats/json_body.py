@@ -20,13 +20,11 @@ RESPONSES = "/v1/responses"
 MESSAGES = "/v1/messages"
 _TEXT_OBJECT = "text_completion"
 """The `object` of a text completion, whose choices have no message."""
-_BODIES = ("choices", "output", "content")
-"""Fields that hold the answers of a body: of chat and text, of Responses, of Messages."""
 
 
 def holds_answers(body: Mapping[str, Any]) -> bool:
     """Whether a body has answers; an error, an embedding or a moderation does not."""
-    return any(body.get(name) for name in _BODIES)
+    return any(body.get(name) for name in ("choices", "output", "content"))
 
 
 def find_route(body: Mapping[str, Any], request: Mapping[str, Any]) -> str:
@@ -77,10 +75,7 @@ def _read_choice(choice: dict[str, Any]) -> Any:
 
 
 def _map_objects(values: object, read_object: Callable[[dict[str, Any]], Any]) -> object:
-    """Return a list with `read_object` applied to each JSON object in it.
-
-    Any other value is returned unchanged, so that the wire format refuses it.
-    """
+    """Return a list with `read_object` applied to each JSON object in it; any other value as it is, to be refused."""
     if not isinstance(values, list):
         return values
     return [read_object(value) if isinstance(value, dict) else value for value in values]

@@ -18,8 +18,8 @@ from aligner_proxy.formats.base import (
     corrected_texts,
     has_content,
     list_unusual_fields,
+    raise_if_answer,
 )
-from aligner_proxy.formats.foreign_items import raise_if_answer
 from aligner_proxy.formats.stream_events import ContentBlock, StreamDecoder, StreamEvent
 from aligner_proxy.types import Exchange, Outcome, Turn
 

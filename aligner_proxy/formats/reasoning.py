@@ -32,8 +32,6 @@ FIELDS = (*_PLAIN_FIELDS, *_SIGNED_FIELDS, "reasoning_details")
 _THINKING = ("thinking", "redacted_thinking")
 _REASONING = "reasoning"
 _DELTAS = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
-_MESSAGES_DELTA = "content_block_delta"
-_NEXT_PART = "response.reasoning_summary_part.added"
 _EVENT_NUMBER = "sequence_number"
 """Field with the number of an event of Responses. Some clients take a gap between two numbers for a lost event."""
 _PART_SEPARATOR = "\n\n"
@@ -351,7 +349,7 @@ def _is_empty(event: StreamEvent) -> bool:
     item = event.original
     if getattr(item, "choices", None) is not None:
         return not _has_other_content(item)
-    return kind_of(sse.as_frame(item).event or item) in (_MESSAGES_DELTA, DELTA)
+    return kind_of(sse.as_frame(item).event or item) in ("content_block_delta", DELTA)
 
 
 def _has_other_content(chunk: Any) -> bool:
@@ -453,7 +451,7 @@ class _ResponsesReasoningStream(ReasoningStream):
         kind = kind_of(item)
         if kind in _DELTAS and isinstance(get_field(item, "delta"), str):
             self.add(0, get_field(item, "delta"))
-        if kind == _NEXT_PART:
+        if kind == "response.reasoning_summary_part.added":
             self.begin_part()
         if not self._drop:
             return [item]

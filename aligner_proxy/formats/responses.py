@@ -24,8 +24,8 @@ from aligner_proxy.formats.base import (
     has_citations,
     has_content,
     list_unusual_fields,
+    raise_if_answer,
 )
-from aligner_proxy.formats.foreign_items import raise_if_answer
 from aligner_proxy.formats.responses_objects import (
     BEGINNING,
     DELTA,
@@ -57,31 +57,18 @@ from aligner_proxy.types import Exchange, Outcome, Turn, join_surrogates
 if TYPE_CHECKING:
     from litellm.types.llms.openai import ResponsesAPIResponse
 
-_REFUSAL_DELTA = "response.refusal.delta"
-_REFUSAL_DONE = "response.refusal.done"
-_ANNOTATION = "response.output_text.annotation.added"
 _ERROR = "error"
 _EVENT_BEGINNINGS = ("response.", _ERROR, KEEPALIVE)
 """Beginnings of the kinds of events that a stream has."""
 _DONE_KINDS = (TEXT_DONE, PART_DONE, ITEM_DONE)
 """Kinds of events that end a text."""
 _CLIENT_CALLS = {
-    "function_call",
-    "custom_tool_call",
-    "computer_call",
-    "local_shell_call",
-    "shell_call",
-    "apply_patch_call",
+    *("function_call", "custom_tool_call", "computer_call", "local_shell_call", "shell_call", "apply_patch_call"),
     "mcp_approval_request",
 }
 """Items that the client has to execute."""
 _ITEMS_BESIDE_ANSWERS = {
-    "reasoning",
-    "compaction",
-    "web_search_call",
-    "file_search_call",
-    "code_interpreter_call",
-    "mcp_call",
+    *("reasoning", "compaction", "web_search_call", "file_search_call", "code_interpreter_call", "mcp_call"),
     "mcp_list_tools",
 }
 """Items next to which a message is still an answer to the user; others may have to be read together with its text."""
@@ -363,10 +350,7 @@ decoder = ResponsesDecoder
 
 
 def opens_answer(event: object) -> bool:
-    """Whether an event has no text of the answer yet.
-
-    Such an event begins a response, an empty message or an empty text part, has reasoning, or is a heartbeat.
-    """
+    """Whether an event begins a response, an empty message or text part, has reasoning, or is a heartbeat."""
     kind = kind_of(event)
     if kind in BEGINNING:
         return not has_content(get_field(get_field(event, "response"), "output"))
@@ -446,11 +430,11 @@ def _record_event(builder: ChoiceBuilder, event: object) -> None:
         _record_part(builder, get_field(event, "part"))
     elif kind == _ERROR:
         builder.finish_reason = "error"
-    if kind == _REFUSAL_DELTA:
+    if kind == "response.refusal.delta":
         builder.add_refusal(get_field(event, "delta"), is_piece=True)
-    elif kind == _REFUSAL_DONE:
+    elif kind == "response.refusal.done":
         builder.add_refusal(get_field(event, "refusal"), is_piece=False)
-    builder.annotations |= kind == _ANNOTATION
+    builder.annotations |= kind == "response.output_text.annotation.added"
     builder.logprobs |= kind in (DELTA, TEXT_DONE) and has_content(get_field(event, "logprobs"))
 
 

@@ -23,10 +23,7 @@ _T = TypeVar("_T")
 
 
 class SafeFormat:
-    """Wrapper of a wire format that turns its failures into exchanges with a fault, so that no answer is lost.
-
-    Attributes that are not defined here are those of the wrapped format.
-    """
+    """Wrapper of a wire format that turns its failures into exchanges with a fault; other attributes are its own."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire

@@ -29,16 +29,10 @@ _MIN_LETTERS = 10
 _WHITE_SPACE = re.compile(r"\s")
 _LETTER = re.compile(r"[^\W\d_]")
 _JSON_START = re.compile(r'(?<!\S)[{\["]')
-_ENCODED_SPACE = "%20"
-"""Sign of a text that is encoded as in a web address."""
-_TOKEN_FIELD = "top_logprobs"
-"""A field with names that are tokens, which together can spell out a text."""
 _LONGEST_WORD = 4_096
 """Most characters remembered of a text without white space, such as an id, a signature or sound."""
 _MAX_PIECES = 64
 """Up to this many pieces, each is searched for separately in the delivered texts."""
-_REASONING = "reasoning"
-"""Last step of the path to reasoning that stands inside another text."""
 Path = tuple[object, ...]
 """Path to a string: field names and, for list elements, their `index` or "*" without one."""
 
@@ -95,7 +89,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_Pairs)
 
 def decode_percent(text: str) -> str:
     """Return the text, decoded if it is encoded as in a web address."""
-    return unquote(text) if _ENCODED_SPACE in text else text
+    return unquote(text) if "%20" in text else text
 
 
 def is_prose(text: str) -> bool:
@@ -196,7 +190,7 @@ def _collect_fields(
     """
     kind = find_object_kind(pairs, kind)
     # Among token probabilities even short names are read, since together they spell out a text.
-    are_tokens = _TOKEN_FIELD in path
+    are_tokens = "top_logprobs" in path
     for name, inner in pairs:
         # A field name may be chosen by the model, and may then be a sentence.
         if name not in declared and (are_tokens or not name.isidentifier() or len(name) >= SHORTEST_PROSE):
@@ -399,7 +393,7 @@ class SideTextReader:
             if divided is not None:
                 text = divided.answer
                 if divided.reasoning:
-                    self._add(SideKind.REASONING, (*path, _REASONING), divided.reasoning)
+                    self._add(SideKind.REASONING, (*path, "reasoning"), divided.reasoning)
                     grown_kinds.add(SideKind.REASONING)
             if text in unmet_answer_texts:
                 # Each answer text is skipped once, because a second copy of it is a side text.

@@ -119,10 +119,7 @@ def find_answer_start(text: str) -> int:
 
 
 def divide_exchange(exchange: Exchange, start: int | None = None) -> Exchange:
-    """Move the reasoning out of the answer of an exchange; return the same exchange if the answer begins with none.
-
-    The answer itself begins at the offset `start`, which is looked for if it is None.
-    """
+    """Move the reasoning before offset `start` (looked for if None) out of an exchange's answer; the same if none."""
     text = exchange.answer or ""
     if start is None:
         start = find_answer_start(text)

@@ -222,10 +222,7 @@ def _check_aligners(file: PolicyFile) -> None:
 
 
 def _check_classifiers(file: PolicyFile, judges: Iterable[tuple[Judge, KeyPath]]) -> None:
-    """Raise `ConfigError` for a judge that is a token classifier which the engine on this machine does not have.
-
-    `judges` has the key path of each judge. A remote engine refuses unknown classifiers itself.
-    """
+    """Raise `ConfigError` for a token classifier as judge that the engine on this machine does not have."""
     names = file.aligner.judges
     for judge, path in judges:
         if judge.kind is JudgeKind.TOKENS and judge.group not in names and engine_backend(file).needs_local:
@@ -285,10 +282,7 @@ def _check_second_try(blocks: Sequence[_PlacedBlock], source: YamlSource) -> Non
 
 
 def _unique_blocks(blocks: Iterable[_PlacedBlock]) -> list[_PlacedBlock]:
-    """Return the blocks that differ in `if_nothing_remains` or `editor`, without those that set neither.
-
-    Of equal blocks, the first is kept. So `_check_second_try` tries fewer combinations.
-    """
+    """The first of all blocks with equal `if_nothing_remains` and `editor`, without blocks that set neither."""
     first_blocks: dict[tuple[object, object], _PlacedBlock] = {}
     for path, block in blocks:
         settings = (block.if_nothing_remains, block.editor)
@@ -335,10 +329,7 @@ def engine_backend(file: PolicyFile) -> Backend:
 
 
 def default_write(file: PolicyFile, names: Iterable[str]) -> Write:
-    """Return the default of `write`, which says whether an aligner with one of these `names` may write new text.
-
-    It is `never` (it only removes) if one of them is the embedded aligner, else `free`.
-    """
+    """The default of `write` for these aligners: `never` (only remove) if one is the embedded one, else `free`."""
     if engine_backend(file).completes:
         return Write.FREE  # a completions server has its own model
     models = {DEFAULT_ALIGNER: file.aligner.model, **file.aligner.adapters}

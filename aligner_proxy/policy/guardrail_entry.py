@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.policy.litellm_config import GUARDRAIL, REFERENCE, list_or_empty
+from aligner_proxy.policy.litellm_config import GUARDRAIL, REFERENCE, find_entries, list_or_empty
 from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.policy.yaml_file import YamlSource, quote_name, read_yaml
@@ -104,7 +104,7 @@ def check_entries(
     `ConfigError` for settings of an entry that LiteLLM cannot read, because LiteLLM would start without the guardrail.
     `check_form` imports LiteLLM, which takes seconds, so it is called only for entries that differ from the usual one.
     """
-    for index, _, params in _find_entries(data):
+    for index, _, params in find_entries(data):
         # The settings that `init` writes, apart from our own setting `policies`, need no check.
         if {name: value for name, value in params.items() if name != "policies"} == _PLAIN_ENTRY:
             continue
@@ -126,9 +126,9 @@ def _find_file_gaps(data: Mapping[str, Any], source: YamlSource) -> Iterator[str
     """Yield "file:line: message" for each setting, also in included files, that keeps answers from the guardrail."""
     files = list(_read_files(data, source))
     # LiteLLM merges the files, so a guardrail's name from one of them counts in all.
-    our_names = [name for file_data, _ in files for _, name, _ in _find_entries(file_data)]
+    our_names = [name for file_data, _ in files for _, name, _ in find_entries(file_data)]
     for file_data, file_source in files:
-        for index, _, params in _find_entries(file_data):
+        for index, _, params in find_entries(file_data):
             mode, default_on, stream_scope = (
                 _resolve_value(params.get(key)) for key in ("mode", "default_on", "stream_scope")
             )
@@ -155,14 +155,6 @@ def _read_files(data: Mapping[str, Any], source: YamlSource) -> Iterator[_File]:
                 known_paths.add(path.resolve())
                 included_data, included_source = read_yaml(path)
                 files.append((included_data if isinstance(included_data, dict) else {}, included_source))
-
-
-def _find_entries(data: Mapping[str, Any]) -> Iterator[tuple[int, object, Mapping[str, Any]]]:
-    """Yield the index under `guardrails`, the name and the settings of each entry of our guardrail."""
-    for index, entry in enumerate(list_or_empty(data.get("guardrails"))):
-        params = entry.get("litellm_params") if isinstance(entry, Mapping) else None
-        if isinstance(params, Mapping) and params.get("guardrail") == GUARDRAIL:
-            yield index, entry.get("guardrail_name"), params
 
 
 def _find_shared_names(files: Iterable[_File], our_names: Sequence[object]) -> Iterator[str]:
@@ -207,7 +199,7 @@ def _find_callbacks(data: Mapping[str, Any], source: YamlSource) -> Iterator[str
 
 
 def _find_ineffective_settings(data: Mapping[str, Any], source: YamlSource) -> Iterator[str]:
-    for index, _, params in _find_entries(data):
+    for index, _, params in find_entries(data):
         for key in WITHOUT_EFFECT:
             if _resolve_value(params.get(key)):
                 place = source.place_of("guardrails", index, "litellm_params", key)

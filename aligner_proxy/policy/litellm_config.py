@@ -48,15 +48,20 @@ def find_policies(litellm_file: Path | str) -> Path:
     """Path of the policies file that a LiteLLM YAML names for our guardrail; raises `ConfigError` if it names none."""
     data, source = read_yaml(Path(litellm_file))
     _refuse_wrong_sections(data, source)
-    entries = list_or_empty(data.get("guardrails")) if isinstance(data, dict) else []
-    for entry in entries:
-        params = entry.get("litellm_params") if isinstance(entry, dict) else None
-        if isinstance(params, dict) and params.get("guardrail") == GUARDRAIL:
-            return policies_path(str(params.get("policies") or "policies.yaml"), source.folder)
+    for _, _, params in find_entries(data if isinstance(data, dict) else {}):
+        return policies_path(str(params.get("policies") or "policies.yaml"), source.folder)
     raise ConfigError(
         f"{source.name}: no guardrail {GUARDRAIL} under guardrails:; register it with "
         f"litellm_params: {{guardrail: {GUARDRAIL}, mode: post_call, default_on: true, policies: policies.yaml}}"
     )
+
+
+def find_entries(data: Mapping[str, Any]) -> Iterator[tuple[int, object, Mapping[str, Any]]]:
+    """Yield the index under `guardrails`, the name and the settings of each entry of our guardrail."""
+    for index, entry in enumerate(list_or_empty(data.get("guardrails"))):
+        params = entry.get("litellm_params") if isinstance(entry, Mapping) else None
+        if isinstance(params, Mapping) and params.get("guardrail") == GUARDRAIL:
+            yield index, entry.get("guardrail_name"), params
 
 
 def _refuse_wrong_sections(data: object, source: YamlSource) -> None:

@@ -22,7 +22,6 @@ _ANY = "any"
 """A sample name, for requests to which no particular pattern applies."""
 _MAX_SHOWN_LOSSES = 10
 """Most losses that one message names."""
-_NOBODY = "nobody would have any objective"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,9 @@ def refuse_losses(before: PolicyFile, after: PolicyFile) -> None:
 
 def find_losses(before: PolicyFile, after: PolicyFile) -> list[Loss]:
     """Return the losses from file `before` to file `after`, at most one for each tenant, in the order of `before`."""
-    losses = [Loss(EVERY, _NOBODY)] if _names_objectives(before) and not _names_objectives(after) else []
+    losses: list[Loss] = []
+    if _names_objectives(before) and not _names_objectives(after):
+        losses.append(Loss(EVERY, "nobody would have any objective"))
     if _relevant_settings(before) == _relevant_settings(after):
         return losses
     resolvers = (PolicyResolver(before), PolicyResolver(after))

@@ -21,7 +21,6 @@ from aligner_proxy.policy.yaml_file import KeyPath, YamlSource
 from aligner_proxy.types import METAALIGNER, Objective, Requirement
 
 log = logging.getLogger(__name__)
-_OBJECTIVE_LISTS = ("enforce", "allow", "deny")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +120,7 @@ class MetadataReader:
             if not self._is_loaded(key, parsed):
                 _warn_invalid(source, key)
                 continue
-            if key in _OBJECTIVE_LISTS:
+            if key in ("enforce", "allow", "deny"):
                 known_names = tuple(name for name in parsed if name in configured or (name == "*" and key == "allow"))
                 if known_names != parsed:
                     _warn_invalid(source, key)

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from aligner_proxy.policy.judge_schema import JudgeSetting
+from aligner_proxy.policy.model_schema import JudgeSetting
 from aligner_proxy.policy.yaml_file import Block, FilePath
 
 MAX_OBJECTIVE_CHARS = 2_000

@@ -33,8 +33,14 @@ from aligner_proxy.policy import shares
 from aligner_proxy.policy.config import default_write, objectives
 from aligner_proxy.policy.gate_schema import read_switches
 from aligner_proxy.policy.metadata_layers import Layer, MetadataReader, warn_not_trusted
-from aligner_proxy.policy.objective_choice import choose_objectives, deny_origins, may_bypass, may_use_own_words
-from aligner_proxy.policy.own_objectives import match_known_names, own_objectives
+from aligner_proxy.policy.objective_choice import (
+    choose_objectives,
+    deny_origins,
+    match_known_names,
+    may_bypass,
+    may_use_own_words,
+    own_objectives,
+)
 from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.policy.schema import (
     EVERY,
@@ -202,10 +208,7 @@ class PolicyResolver:
         return policy
 
     def policies_by_route(self, facts: RequestFacts) -> list[tuple[str, Policy]]:
-        """Return name and policy for each route, as if the route matched the request, and last for no route.
-
-        What the request itself asks for (objectives, a bypass) is ignored.
-        """
+        """Name and policy for each route as if it matched, then for no route; what the request asks for is ignored."""
         plain_facts = replace(facts, asked=(), own=(), bypass=False)
         policies = []
         for index, route in enumerate(self._file.routes):

@@ -12,15 +12,14 @@ from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PrivateAttr
 
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.policy.editor_schema import Editor
 from aligner_proxy.policy.engine_schema import LOCAL, Backend, expand_backend
 from aligner_proxy.policy.gate_schema import GateSetting
-from aligner_proxy.policy.hand_off_schema import HandOffBlock
-from aligner_proxy.policy.judge_schema import JudgeSetting
+from aligner_proxy.policy.model_schema import Editor, JudgeSetting
 from aligner_proxy.policy.objective_schema import ObjectiveEntry, ObjectiveSetting
 from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, Declarations
 from aligner_proxy.policy.refusal_text import Decline
@@ -49,12 +48,14 @@ from aligner_proxy.types import (
     Verify,
     Write,
 )
+from aligner_proxy.web_address import is_web_address
 
 KIND = "kind"
 Name = Annotated[str, Field(pattern=NAME)]
 PluginEntry = dict[str, Any]
 Glob = Annotated[str, Field(min_length=1, max_length=200)]
 Names = tuple[Annotated[str, Field(max_length=200)], ...]
+_URL_FORM = "must be an address such as https://desk.example/doubts"
 EVERY = "*"
 """The name that means every configured objective."""
 
@@ -353,6 +354,29 @@ class Grants(PolicySettings):
     """Whether a request may skip correction (x-aligner-bypass)."""
     quota: Annotated[float, Field(ge=0, le=3600, strict=True, allow_inf_nan=False)] | None = None
     """Seconds of engine time a minute. Once the quota is used up, answers are skipped (reason quota)."""
+
+
+def _check_webhook(url: str) -> str:
+    """Return the URL of a webhook; raises `ValueError` if it is no web address, or has a password or a fragment."""
+    if not is_web_address(url):
+        raise ValueError(_URL_FORM)
+    parts = urlsplit(url)
+    if parts.username or parts.password or parts.fragment:
+        raise ValueError(f"{_URL_FORM}, without user, password and fragment: reports are signed instead (secret_env)")
+    return url
+
+
+class HandOffBlock(Block):
+    """A webhook for reports of doubtful answers."""
+
+    url: Annotated[str, Field(max_length=2000), AfterValidator(_check_webhook)]
+    """Address to which reports are posted; redirects are not followed."""
+    secret_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+    """Environment variable with the secret that signs reports (HMAC-SHA256), at least 16 characters."""
+    within: Annotated[float, Field(gt=0, le=50, strict=True, allow_inf_nan=False)] = 0.5
+    """An answer is doubtful if the score of a segment was within this many nats of the threshold, on either side."""
+    text: Annotated[bool, Field(strict=True)] = False
+    """true: a report contains question, answer and edited answer, except for answers that may not be stored."""
 
 
 class RouteMatch(Block):

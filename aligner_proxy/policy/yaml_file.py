@@ -75,7 +75,6 @@ _PLAIN_MESSAGES = {
     "bool_type": "must be true or false, without quotes",
     "missing": "is missing",
 }
-_BLOCK_TYPES = ("model_type", "model_attributes_type")
 _VARIABLE_RULE = "must be the name of an environment variable, without $ and not its value"
 _NAME_RULE = "a name begins with a letter or digit, and has at most 64 of A-Z, a-z, 0-9 and . _ -"
 
@@ -322,7 +321,7 @@ def _describe_fault(detail: ErrorDetails, model: type[BaseModel], path: KeyPath)
     if detail["input"] is None:
         return "has no value; give it one, or remove the key"
     value_model = _model_at(model, path)
-    if error_type in _BLOCK_TYPES:
+    if error_type in ("model_type", "model_attributes_type"):
         return f"must be a block of keys, such as {_example_block(value_model)}"
     # If the value has no model of its own, `_model_at` returns that of the block around it.
     has_own_model = value_model is not _model_at(model, path[:-1])

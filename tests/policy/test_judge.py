@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import config
-from aligner_proxy.policy.judge_schema import JudgeSetting
+from aligner_proxy.policy.model_schema import JudgeSetting
 from aligner_proxy.policy.shares import shadow_policy
 from aligner_proxy.policy.strictness import stricter_policy
 from aligner_proxy.types import NO_JUDGE, AlignerShare, AskAbout, GuardForm, Judge, JudgeKind, Objective, Policy

@@ -24,7 +24,7 @@ from aligner_proxy.gateway.endpoints.judgement import GatewayHooks
 from aligner_proxy.gateway.request_policy import BODY_REQUEST, BodyRequest
 from aligner_proxy.gateway.request_state import RequestState, find_state
 from aligner_proxy.pipeline.pipeline import Pipeline, align_request
-from aligner_proxy.policy.own_objectives import normalise_words
+from aligner_proxy.policy.objective_choice import normalise_words
 from aligner_proxy.types import Correction, Exchange
 
 _CALL_TYPE = "decisions"

@@ -25,7 +25,7 @@ from aligner_proxy.gateway.request_policy import BODY_REQUEST, BodyRequest
 from aligner_proxy.gateway.request_state import RequestState, find_state
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins.registry import PluginEndpoint
-from aligner_proxy.policy.own_objectives import client_names
+from aligner_proxy.policy.objective_choice import client_names
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Finding, Outcome, SegmentScore, Status
 

@@ -1,15 +1,71 @@
-"""Schema of `judge`: the model that gives a second opinion on segments."""
+"""Schema of `editor` and `judge`: the models that rewrite flagged segments, and that give a second opinion on segments.
+
+A value of `editor` is parsed into one word: `local`, `upstream`, or `model:GROUP` for the block `{model: GROUP}`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from aligner_proxy.policy.yaml_file import Block
-from aligner_proxy.types import DOUBT_BAND, NO_JUDGE, AskAbout, GuardForm, Judge, JudgeKind
+from aligner_proxy.policy.yaml_file import Block, suggest_name
+from aligner_proxy.types import (
+    DOUBT_BAND,
+    EDITOR_GROUP_PREFIX,
+    LOCAL_EDITOR,
+    NO_JUDGE,
+    UPSTREAM_EDITOR,
+    AskAbout,
+    GuardForm,
+    Judge,
+    JudgeKind,
+)
 
-_Group = Annotated[str, Field(min_length=1, max_length=200)]
+_MAX_GROUP_CHARS = 200
+_EDITOR_WORDS = (LOCAL_EDITOR, UPSTREAM_EDITOR)
+_MODEL = "model"
+_EDITOR_FORMS = "must be local, upstream, or a block {model: GROUP} with a model group of the LiteLLM file"
+_Group = Annotated[str, Field(min_length=1, max_length=_MAX_GROUP_CHARS)]
+
+
+class EditorBlock(Block):
+    """A separate model group that edits."""
+
+    model: _Group
+    """A model group of the LiteLLM file, by its model_name."""
+
+
+def _parse_editor(value: object) -> object:
+    """Return the value of `editor` as one word: {model: strong} becomes "model:strong". Raises `ValueError`."""
+    if isinstance(value, Mapping):
+        return EDITOR_GROUP_PREFIX + _read_group(value)
+    if not isinstance(value, str):
+        raise ValueError(_EDITOR_FORMS)  # noqa: TRY004 - pydantic takes ValueError alone
+    names_group = value.startswith(EDITOR_GROUP_PREFIX) and value != EDITOR_GROUP_PREFIX
+    if value in _EDITOR_WORDS or names_group:
+        return value
+    raise ValueError(f"{_EDITOR_FORMS}; {suggest_name(value, _EDITOR_WORDS)}")
+
+
+def _read_group(block: Mapping[object, object]) -> str:
+    """Check the block {model: GROUP} and return the group; raises `ValueError`."""
+    extra_key = next((name for name in block if name != _MODEL), None)
+    if extra_key is not None:
+        raise ValueError(f"unknown key {extra_key!r}; the only one is {_MODEL}")
+    group = block.get(_MODEL)
+    if not isinstance(group, str) or not group.strip():
+        raise ValueError(f"{_MODEL} must name a model group of the LiteLLM file")
+    if len(group) > _MAX_GROUP_CHARS:
+        raise ValueError(f"{_MODEL} has {len(group):,} characters; shorten it to at most {_MAX_GROUP_CHARS}")
+    return group.strip()
+
+
+Editor = Annotated[
+    str, BeforeValidator(_parse_editor, json_schema_input_type=Literal["local", "upstream"] | EditorBlock)
+]
+"""The values that a policies file may have for `editor`."""
 
 
 class JudgeBlock(Block):
