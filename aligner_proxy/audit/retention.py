@@ -94,7 +94,6 @@ class RetentionLease:
 
 
 def _make_lease(location: StoreLocation) -> Lease:
-    """The lease of a store: a lock file beside the store's file, or a lock in its database."""
     if isinstance(location, Path):
         return RetentionLease(location.with_name(location.name + ".tidy"))
     return location.make_lease()

@@ -199,7 +199,7 @@ def has_store(file: PolicyFile) -> bool:
 
 
 def _make_seal(file: PolicyFile) -> Seal | None:
-    key = config.audit_key(file)
+    key = config.encryption_key(file, "audit")
     return None if key is None else Seal(key)
 
 

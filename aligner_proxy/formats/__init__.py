@@ -61,22 +61,24 @@ class _RouteFormats(NamedTuple):
     calls: SafeCalls | None = None
 
 
+@lru_cache(_MAX_REMEMBERED)
 def wire(route: str | None) -> SafeFormat | None:
     """The wire format of a proxy route; None if the route is not corrected."""
     return _find_formats(route).wire
 
 
+@lru_cache(_MAX_REMEMBERED)
 def reasoning(route: str | None) -> SafeReasoning | None:
     """The format in which a route's answers contain reasoning; None if they contain none."""
     return _find_formats(route).reasoning
 
 
+@lru_cache(_MAX_REMEMBERED)
 def calls(route: str | None) -> SafeCalls | None:
     """The format in which a route's answers call tools; None if they call none."""
     return _find_formats(route).calls
 
 
-@lru_cache(_MAX_REMEMBERED)
 def _find_formats(route: str | None) -> _RouteFormats:
     """Return the formats of a route; none if the route is not corrected."""
     path = _strip_line_break(route)  # an empty path, which no pattern matches, if `route` is None

@@ -49,7 +49,8 @@ _ANSWER_FIELDS = (
 
 def _begins_structure(data: Mapping[str, Any]) -> bool:
     """Whether a request begins the answer with code or JSON, or asks the model to fill a gap in a text."""
-    return _asks_for_middle(data) or begins_form(_find_answer_prefill(data))
+    prefill = _find_answer_prefill(data)
+    return _asks_for_middle(data) or (bool(prefill) and begins_form(prefill))
 
 
 def _find_answer_prefill(data: Mapping[str, Any]) -> str:

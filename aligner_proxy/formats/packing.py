@@ -6,7 +6,6 @@ as a reference to a similar chunk and the values that differ: the text, a number
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +78,10 @@ def _compare(new: Any, old: Any, path: _Path, differences: list[tuple[_Path, obj
     if has_same_type and isinstance(new, BaseModel):
         _compare_models(new, old, path, differences)
     elif has_same_type and isinstance(new, list):
-        _compare_lists(new, old, path, differences)
+        if len(new) != len(old):
+            raise _TooDifferent
+        for index, (new_value, old_value) in enumerate(zip(new, old, strict=True)):
+            _compare(new_value, old_value, (*path, index), differences)
     elif not has_same_type or new != old:
         # None against a text is a plain difference, too.
         are_plain = isinstance(new, _PLAIN_TYPES) and isinstance(old, _PLAIN_TYPES)
@@ -100,16 +102,6 @@ def _compare_models(new: BaseModel, old: BaseModel, path: _Path, differences: li
             _compare(value, old_fields[name], (*path, name), differences)
 
 
-def _compare_lists(
-    new: Sequence[object], old: Sequence[object], path: _Path, differences: list[tuple[_Path, object]]
-) -> None:
-    """Compare two lists of the same length, as `_compare` does with their elements."""
-    if len(new) != len(old):
-        raise _TooDifferent
-    for index, (new_value, old_value) in enumerate(zip(new, old, strict=True)):
-        _compare(new_value, old_value, (*path, index), differences)
-
-
 def _private_attributes(model: BaseModel) -> object:
     return getattr(model, "__pydantic_private__", None)
 
@@ -119,29 +111,22 @@ def _set_in_copy(chunk: Any, template: Any, path: _Path, value: object) -> None:
     parent = chunk
     template_parent = template
     for step in path[:-1]:
-        child = _get_child(parent, step)
-        template_child = _get_child(template_parent, step)
+        child = _find_holder(parent, step)[step]
+        template_child = _find_holder(template_parent, step)[step]
         if child is template_child:
             child = list(child) if isinstance(child, list) else child.model_copy()
-            _set_child(parent, step, child)
+            _find_holder(parent, step)[step] = child
         parent = child
         template_parent = template_child
-    _set_child(parent, path[-1], value)
+    _find_holder(parent, path[-1])[path[-1]] = value
 
 
-def _get_child(parent: Any, step: str | int) -> Any:
-    """The element of a list, or the field of a model."""
-    return parent[step] if isinstance(step, int) else _fields(parent, step)[step]
+def _find_holder(parent: Any, step: str | int) -> Any:
+    """What holds the value at a step: a list itself, or the dict in which a model stores the field.
 
-
-def _set_child(parent: Any, step: str | int, value: object) -> None:
+    LiteLLM's choices store theirs as undeclared extras.
+    """
     if isinstance(step, int):
-        parent[step] = value
-    else:
-        _fields(parent, step)[step] = value
-
-
-def _fields(model: BaseModel, name: str) -> dict[str, Any]:
-    """The dict in which a model stores this field; LiteLLM's choices store theirs as undeclared extras."""
-    values = vars(model)
-    return values if name in values else model.model_extra or values
+        return parent
+    values = vars(parent)
+    return values if step in values else parent.model_extra or values

@@ -266,12 +266,13 @@ def _check_second_try(blocks: Sequence[_PlacedBlock], source: YamlSource) -> Non
     tenants = _unique_blocks((path, block) for path, block in blocks if path[0] == "tenants")
     for route, tenant in product([None, *routes], [None, *tenants]):
         layers = [*defaults, *(entry for entry in (route, tenant) if entry is not None)]
-        reaction_paths = [path for path, block in layers if block.if_nothing_remains is not None]
-        reaction = _last_set(block.if_nothing_remains for _, block in layers)
-        editor = _last_set(block.editor for _, block in layers)
-        if reaction is not IfNothingRemains.SECOND_TRY or editor not in (None, LOCAL_EDITOR):
+        reactions = [(path, block.if_nothing_remains) for path, block in layers if block.if_nothing_remains]
+        editors = [LOCAL_EDITOR, *(block.editor for _, block in layers if block.editor)]
+        if not reactions or editors[-1] != LOCAL_EDITOR:
             continue
-        reaction_path = reaction_paths[-1]
+        reaction_path, reaction = reactions[-1]
+        if reaction is not IfNothingRemains.SECOND_TRY:
+            continue
         other_paths = [path for path, _ in layers if path not in (reaction_path, ("defaults",))]
         other_places = "".join(f", together with {source.place_of(*path)}" for path in other_paths)
         place = source.place_of(*reaction_path, "if_nothing_remains")
@@ -289,11 +290,6 @@ def _unique_blocks(blocks: Iterable[_PlacedBlock]) -> list[_PlacedBlock]:
         if any(value is not None for value in settings):
             first_blocks.setdefault(settings, (path, block))
     return list(first_blocks.values())
-
-
-def _last_set(values: Iterable[object]) -> object:
-    """The last of the values that is not None; None if there is none."""
-    return next((value for value in reversed(list(values)) if value is not None), None)
 
 
 def _objective_uses(file: PolicyFile) -> Iterator[tuple[KeyPath, str]]:
@@ -479,15 +475,10 @@ def refuse_wrong_audit_file(file: PolicyFile) -> None:
     if not (file.audit.enabled and file.audit.file):
         return
     path = audit_file(file)
-    with contextlib.suppress(OSError):  # the file need not exist yet
-        if path.stat().st_size and not _is_database(path):
+    with contextlib.suppress(OSError), path.open("rb") as content:  # the file need not exist yet
+        if content.read(len(_DATABASE_HEADER)) not in (b"", _DATABASE_HEADER):
             place = file.source.place_of("audit", "file")
             raise ConfigError(f"{place}: audit.file: {path} is no SQLite database; name another file")
-
-
-def _is_database(path: Path) -> bool:
-    with path.open("rb") as content:
-        return content.read(len(_DATABASE_HEADER)) == _DATABASE_HEADER
 
 
 def check_audit_file(file: PolicyFile) -> None:
@@ -501,22 +492,12 @@ def check_audit_file(file: PolicyFile) -> None:
         raise ConfigError(f"{file.source.place_of('audit', 'file')}: audit.file: cannot write {path}; {fix}")
 
 
-def audit_key(file: PolicyFile) -> bytes | None:
-    """The key of the audit store, 32 bytes; None without encryption. Errors never quote the key."""
-    return _read_key(file, "audit", file.audit.key_env)
+def encryption_key(file: PolicyFile, block: str) -> bytes | None:
+    """The key, 32 bytes, in the variable that `key_env` of the block "audit" or "cache" names; None without `key_env`.
 
-
-def shared_cache_key(file: PolicyFile) -> bytes | None:
-    """The encryption key for the shared Redis, 32 bytes; None without encryption."""
-    return _read_key(file, "cache", file.cache.key_env)
-
-
-def _read_key(file: PolicyFile, block: str, name: str | None) -> bytes | None:
-    """The 32-byte key in the environment variable called `name`; None if `name` is None.
-
-    Raises `ConfigError` for anything but 32 bytes in base64; the message names the setting `key_env` of `block`, and
-    never quotes the key.
+    Raises `ConfigError` for anything but 32 bytes in base64. The message never quotes the key.
     """
+    name: str | None = getattr(file, block).key_env
     if name is None:
         return None
     text = environment.read_variable(name)
@@ -540,7 +521,7 @@ def redis_address(file: PolicyFile) -> ServerAddress | None:
         return None
     url = environment.read_variable(name)
     setting = server_setting(file, "cache", "redis_env")
-    return ServerAddress(setting, variable=name, url=url, key=shared_cache_key(file))
+    return ServerAddress(setting, variable=name, url=url, key=encryption_key(file, "cache"))
 
 
 def audit_database_address(file: PolicyFile) -> ServerAddress | None:

@@ -135,15 +135,9 @@ def match_known_names(
     requested: Sequence[str], own_texts: Sequence[str], objectives: Mapping[str, Objective]
 ) -> tuple[str, ...]:
     """Return the requested names, and those of configured `objectives` whose text is one of `own_texts`."""
-    if not own_texts:
-        return tuple(dict.fromkeys(requested))
     name_by_text = {normalise_words(objective.text): name for name, objective in objectives.items()}
-    names = list(requested)
-    for text in own_texts:
-        name = name_by_text.get(normalise_words(text))
-        if name:
-            names.append(name)
-    return tuple(dict.fromkeys(names))
+    repeated_names = (name_by_text.get(normalise_words(text)) for text in own_texts)
+    return tuple(dict.fromkeys((*requested, *filter(None, repeated_names))))
 
 
 def own_objectives(

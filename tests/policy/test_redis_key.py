@@ -16,12 +16,12 @@ def test_the_key_of_what_lies_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path = tmp_path / "policies.yaml"
     path.write_text(BLOCK + "  key_env: ALIGNER_TEST_REDIS_KEY\n")
     monkeypatch.setenv("ALIGNER_TEST_REDIS_KEY", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")
-    assert config.shared_cache_key(config.load(path)) == b"01234567890123456789012345678901"
+    assert config.encryption_key(config.load(path), "cache") == b"01234567890123456789012345678901"
     monkeypatch.setenv("ALIGNER_TEST_REDIS_KEY", "short")
     with pytest.raises(
         ConfigError, match=r"^policies.yaml:5: cache.key_env: ALIGNER_TEST_REDIS_KEY must hold 32 bytes"
     ):
-        config.shared_cache_key(config.load(path))
+        config.encryption_key(config.load(path), "cache")
 
 
 def test_a_key_without_redis_is_refused(tmp_path: Path) -> None:

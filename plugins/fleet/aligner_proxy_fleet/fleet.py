@@ -131,7 +131,7 @@ class Fleet:
 
     def __init__(self, server: RedisServer, policies: Policies) -> None:
         file = policies.current.file
-        key = config.shared_cache_key(file)
+        key = config.encryption_key(file, "cache")
         entries = EntryCodec(key)
         self._policies = policies
         self._heartbeat = FleetHeartbeat(server, entries)
