@@ -191,11 +191,15 @@ def metadata_buckets(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return LiteLLM's metadata dicts; first the one that the proxy itself filled, whose name depends on the route."""
     metadata = data.get("metadata")
     litellm_metadata = data.get("litellm_metadata")
-    buckets = [bucket for bucket in (metadata, litellm_metadata) if isinstance(bucket, dict)]
-    if len(buckets) == 2:
-        # The proxy writes the fields of the key into its own dict only.
-        buckets.sort(key=lambda bucket: not any(str(name).startswith("user_api_key") for name in bucket))
-    return buckets
+    if not isinstance(litellm_metadata, dict):
+        return [metadata] if isinstance(metadata, dict) else []
+    if not isinstance(metadata, dict):
+        return [litellm_metadata]
+    # The proxy writes the fields of the key into its own dict only.
+    if any(str(name).startswith("user_api_key") for name in metadata):
+        return [metadata, litellm_metadata]
+    proxy_filled_other = any(str(name).startswith("user_api_key") for name in litellm_metadata)
+    return [litellm_metadata, metadata] if proxy_filled_other else [metadata, litellm_metadata]
 
 
 @dataclass(frozen=True, slots=True)
