@@ -284,10 +284,9 @@ class PolicyResolver:
             judges_harm=any(objective.name in SAFETY_OBJECTIVES for objective in objectives),
         )
         in_own_words = own_objectives(facts.own, configured, allowed=facts.is_operator or may_use_own_words(grants))
-        quota, quota_origin = self._find_quota(facts, grants)
-        plugin_grants, grant_origins = self._plugin_grants(grants)
-        hand_off, hand_off_origin = self._find_hand_off(route)
-        extensions = (*self._pop_plugin_settings(settings), *plugin_grants)
+        quota = self._find_quota(facts, grants, origins)
+        hand_off = self._find_hand_off(route, origins)
+        extensions = (*self._pop_plugin_settings(settings), *self._find_plugin_grants(grants, origins))
         self._set_shares(settings, objectives, tenant)
         return Policy(
             name="+".join(layer.name for layer in (*route, *tenant)) or "default",
@@ -301,14 +300,7 @@ class PolicyResolver:
             quota=quota,
             selection=selection,
             extensions=extensions,
-            origins=(
-                *origins,
-                *quota_origin,
-                *hand_off_origin,
-                *grant_origins,
-                *objective_origins,
-                *deny_origins(self._file.source, grants),
-            ),
+            origins=(*origins.items(), *objective_origins, *deny_origins(self._file.source, grants)),
             hand_off=hand_off,
             **settings,
         )
@@ -369,12 +361,11 @@ class PolicyResolver:
                     value = value.with_files(self._file.file_texts.get(key.name, {}))
                 yield key.name, value
 
-    def _plugin_grants(
-        self, grants: Sequence[Layer]
-    ) -> tuple[tuple[tuple[str, Any], ...], tuple[tuple[str, str], ...]]:
-        """Plugins' grants; the last layer wins: (name, value) of changed ones, (name, origin) of all that are set."""
-        changed_values: dict[str, Any] = {}
-        origins: dict[str, str] = {}
+    def _find_plugin_grants(self, grants: Sequence[Layer], origins: dict[str, str]) -> Iterator[tuple[str, Any]]:
+        """Yield (name, value) of plugins' grants without the default, and add the origins of all that are set.
+
+        The last layer that sets a grant wins.
+        """
         for key in self._file.declarations.grants:
             values_by_layer = [(layer, getattr(layer.values, key.name, None)) for layer in grants]
             set_values = [(layer, value) for layer, value in values_by_layer if value is not None]
@@ -382,13 +373,10 @@ class PolicyResolver:
                 layer, value = set_values[-1]
                 origins[key.name] = layer.origin(self._file.source, key.name)
                 if value != key.default:
-                    changed_values[key.name] = value
-        return tuple(changed_values.items()), tuple(origins.items())
+                    yield key.name, value
 
-    def _merge_layers(
-        self, layers: Sequence[Layer], *, judges_harm: bool
-    ) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
-        """Merge layers, of which the last one wins. Return the settings of a policy by name, and pairs (name, origin).
+    def _merge_layers(self, layers: Sequence[Layer], *, judges_harm: bool) -> tuple[dict[str, Any], dict[str, str]]:
+        """Merge layers, of which the last one wins. Return the settings of a policy, and their origins, by name.
 
         `judges_harm` says whether an objective about safety applies; an answer that is all harm is then not delivered.
         """
@@ -427,7 +415,7 @@ class PolicyResolver:
             "aligner": shares.leading_aligner(aligner),
             "aligner_shares": () if isinstance(aligner, str) else aligner,
         }
-        return settings, tuple(origins.items())
+        return settings, origins
 
     def _choose_write(self, settings: dict[str, Any], origins: dict[str, str]) -> None:
         """Set what the editor and the aligner may write, where the editor's setting is `editor_write`.
@@ -462,31 +450,27 @@ class PolicyResolver:
             elif value is not None:
                 yield name, value
 
-    def _find_quota(
-        self, facts: RequestFacts, grants: Sequence[Layer]
-    ) -> tuple[Quota | None, tuple[tuple[str, str], ...]]:
-        """Return the quota of the last layer that sets one, and its origin as (("quota", origin),).
+    def _find_quota(self, facts: RequestFacts, grants: Sequence[Layer], origins: dict[str, str]) -> Quota | None:
+        """Return the quota of the last layer that sets one, and add its origin; None if no layer does.
 
-        None and an empty tuple if no layer sets a quota. Each tenant has an account, and so does each key whose
-        metadata sets a quota.
+        Each tenant has an account, and so does each key whose metadata sets a quota.
         """
         for layer in reversed(grants):
             seconds = getattr(layer.values, "quota", None)
             if seconds is not None:
                 key = facts.key_hash or facts.key_alias
                 owner = f"key:{key}" if layer.is_key_metadata and key else facts.namespace
-                account = f"{layer.label} {owner}"
-                origin = layer.origin(self._file.source, "quota")
-                return Quota(account, seconds), (("quota", origin),)
-        return None, ()
+                origins["quota"] = layer.origin(self._file.source, "quota")
+                return Quota(f"{layer.label} {owner}", seconds)
+        return None
 
-    def _find_hand_off(self, route: Sequence[Layer]) -> tuple[HandOff | None, tuple[tuple[str, str], ...]]:
-        """Return the route's webhook for doubtful answers and (("hand_off", origin),), else None and an empty tuple."""
+    def _find_hand_off(self, route: Sequence[Layer], origins: dict[str, str]) -> HandOff | None:
+        """Return the route's webhook for doubtful answers, and add its origin; None if the route has none."""
         block = getattr(route[0].values, "hand_off", None) if route else None
         if block is None:
-            return None, ()
-        origin = route[0].origin(self._file.source, "hand_off")
-        return HandOff(**block.model_dump()), (("hand_off", origin),)
+            return None
+        origins["hand_off"] = route[0].origin(self._file.source, "hand_off")
+        return HandOff(**block.model_dump())
 
 
 def _judges_harm(layer: Layer) -> bool:
