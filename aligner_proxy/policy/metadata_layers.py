@@ -106,10 +106,7 @@ class MetadataReader:
     def _valid_settings(
         self, raw: Mapping[str, Any], source: str, configured: Mapping[str, Objective]
     ) -> Iterator[tuple[str, Any]]:
-        """Yield name and parsed value of each valid setting of metadata; invalid ones are logged and skipped.
-
-        Objectives that are not `configured` are logged and left out of lists.
-        """
+        """Yield name and parsed value of each valid setting; invalid ones, and unknown objectives, are logged."""
         for key, value in raw.items():
             try:
                 # Each setting is validated alone, so that a wrong one does not affect the others.

@@ -43,10 +43,7 @@ def _refuse_hidden(file: PolicyFile, key: str, entries: Sequence[_Patterns], alw
 
 
 def _hides(earlier: str | None, later: str | None, is_always_present: bool) -> bool:
-    """Whether the pattern `earlier` matches all that the pattern `later` matches; None matches everything.
-
-    `is_always_present` says whether every request has the property (such as a model) that both patterns are about.
-    """
+    """Whether the pattern `earlier` matches all that `later` matches (see `_refuse_hidden`); None matches all."""
     if earlier is None:
         return True
     if later is None:

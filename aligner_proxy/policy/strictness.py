@@ -27,7 +27,6 @@ from aligner_proxy.types import (
 )
 
 _REACTIONS = (OnError.PASSTHROUGH, OnError.RETRY, OnError.BLOCK)
-_SIDE_TREATMENTS = tuple(SideTreatment)
 _SCALES: Mapping[str, tuple[str, ...]] = {
     "mode": (Mode.OFF, Mode.SHADOW, Mode.ENFORCE),
     "stream": (StreamMode.PASSTHROUGH, StreamMode.SENTENCE, StreamMode.HOLD),
@@ -38,7 +37,7 @@ _SCALES: Mapping[str, tuple[str, ...]] = {
     "write": tuple(reversed(Write)),
     "editor_write": tuple(reversed(Write)),
     "json_strings": (JsonStrings.KEEP, JsonStrings.CORRECT),
-    **dict.fromkeys(SideKind, _SIDE_TREATMENTS),
+    **dict.fromkeys(SideKind, tuple(SideTreatment)),
     **dict.fromkeys(IncomingKind, tuple(IncomingTreatment)),
 }
 """Values of each setting, from lax to strict; a setting such as on_error.gate uses the scale of its first part."""

@@ -75,8 +75,6 @@ _PLAIN_MESSAGES = {
     "bool_type": "must be true or false, without quotes",
     "missing": "is missing",
 }
-_VARIABLE_RULE = "must be the name of an environment variable, without $ and not its value"
-_NAME_RULE = "a name begins with a letter or digit, and has at most 64 of A-Z, a-z, 0-9 and . _ -"
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,9 +326,9 @@ def _describe_fault(detail: ErrorDetails, model: type[BaseModel], path: KeyPath)
     if error_type == "tuple_type" and has_own_model and LIST_FORM not in detail["loc"]:
         return f"must be a list of blocks, such as [{_example_block(value_model)}]"
     if error_type == "string_pattern_mismatch" and str(path[-1]).endswith("_env"):
-        return _VARIABLE_RULE
+        return "must be the name of an environment variable, without $ and not its value"
     if detail.get("ctx", {}).get("pattern") == NAME:
-        return _NAME_RULE
+        return "a name begins with a letter or digit, and has at most 64 of A-Z, a-z, 0-9 and . _ -"
     return _PLAIN_MESSAGES.get(error_type, detail["msg"].removeprefix("Value error, "))
 
 
