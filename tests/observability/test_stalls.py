@@ -55,7 +55,7 @@ def test_the_place_is_our_innermost_line_and_no_text() -> None:
     caught: list[FrameType] = []
 
     def catch(frame: FrameType, _event: str, _argument: object) -> None:
-        if frame.f_code.co_name == "_boundaries":
+        if frame.f_code.co_name == "cut":
             caught.append(frame)
 
     before = sys.getprofile()
