@@ -141,6 +141,7 @@ def weight_settings(options: dict[str, Any], file: Path | None = None) -> Engine
 
 def _choose_weights(options: dict[str, Any], file: Path | None) -> dict[str, Any]:
     """Return the given settings of the weights by name; raises `ConfigError` if the file requires a missing commit."""
+    given_options = {name: value for name, value in options.items() if value is not None}
     file_settings: dict[str, Any] = {}
     if file is not None:
         policies = registry.load_policies(file)
@@ -151,8 +152,8 @@ def _choose_weights(options: dict[str, Any], file: Path | None) -> dict[str, Any
         if "judges" in options:
             file_settings["judges"] = config.aligner_judges(policies)
         if aligner.require_revision:
-            _refuse_unpinned(file_settings | options)
-    return file_settings | {name: value for name, value in options.items() if value is not None}
+            _refuse_unpinned(file_settings | given_options)
+    return file_settings | given_options
 
 
 def refuse_absent_weights(options: dict[str, Any], file: Path | None) -> None:

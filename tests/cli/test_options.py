@@ -14,6 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from aligner_proxy.cli import main
+from aligner_proxy.cli.options import refuse_absent_weights
+from aligner_proxy.errors import ConfigError
 
 
 @pytest.mark.full
@@ -98,3 +100,12 @@ print(json.dumps(loaded))
     loaded = json.loads(done.stdout.splitlines()[-1])
     assert len(loaded) > 12
     assert {step: names for step, names in loaded.items() if names} == {}
+
+
+def test_options_that_were_not_given_do_not_count_for_a_file_that_asks_for_commits(tmp_path: Path) -> None:
+    file = tmp_path / "policies.yaml"
+    file.write_text("aligner:\n  require_revision: true\n")
+    absent: dict[str, Any] = dict.fromkeys(("model", "adapters", "judges", "template"))
+    refuse_absent_weights(absent, file)
+    with pytest.raises(ConfigError, match="names no commit"):
+        refuse_absent_weights(absent | {"model": "somebody/aligner"}, file)
