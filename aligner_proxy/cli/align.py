@@ -225,7 +225,10 @@ def _read_exchange(question: str | None, system: str | None) -> Exchange:
 
 
 def read_stdin(name: str) -> str:
-    """Read the text on stdin, without the line end of `echo`; raises `ConfigError`, with `name`, if it is not UTF-8."""
+    """Read the text on stdin, without the line end that `echo` adds.
+
+    Raises `ConfigError` if it is not UTF-8; the error says with `name` what the text is.
+    """
     try:
         return sys.stdin.buffer.read().decode().removesuffix("\n")
     except UnicodeDecodeError as error:

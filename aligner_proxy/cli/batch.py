@@ -82,7 +82,10 @@ async def run(correct_line: CorrectLine, source: BinaryIO, sink: BinaryIO, path:
 
 
 def parse_object(content: bytes, make_object: MakeObject = dict) -> dict[str, Any]:
-    """Return the JSON object on a line, each object made by `make_object`; raises `ValueError`, which says why."""
+    """Return the JSON object on a line; raises `ValueError`, which says what is wrong.
+
+    `make_object` is called with the (name, value) pairs of each object on the line, and returns the object.
+    """
     try:
         fields = json.loads(content, object_pairs_hook=make_object)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):

@@ -85,7 +85,10 @@ async def _ask_engine(
     aligner_settings: dict[str, Any],
     file: Path | None,
 ) -> dict[str, Any]:
-    """Open the chosen engine, and return its report on the decision: `answers` by the words of each question."""
+    """Open the chosen engine, and return its report on the decision: `answers` by the words of each question.
+
+    `objective_by_words` has the objective of each text or question that was asked.
+    """
     async with open_chosen_engine(address, aligner_settings, file) as engine:
 
         async def score_text(asked_objective: AskedObjective) -> Correction:

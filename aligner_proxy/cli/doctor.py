@@ -390,7 +390,10 @@ def check_plugins() -> Iterator[DoctorFinding]:
 
 
 def _offer_texts(plugin: registry.Plugin) -> Iterator[str]:
-    """Yield what a plugin offers: kinds by hook, endpoints, and keys and selector forms of the policies file."""
+    """Yield what a plugin offers, one text for each hook: "correctors: self_refine (...)".
+
+    Then follow its endpoints, and its selector forms and keys of the policies file.
+    """
     for hook_name, kinds in plugin.offers.items():
         if kinds:
             kinds_text = ", ".join(f"{kind.name} ({kind.about})" for kind in kinds)

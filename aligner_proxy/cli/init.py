@@ -139,7 +139,10 @@ def command(folder: Path, provider: str) -> None:
 
 
 def write_files(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write new files, all or none, into a folder; raises `ConfigError`, or `AlignerProxyError` for a full disk."""
+    """Write new files, by their names, into a folder that is made if necessary; write all of them or none.
+
+    Raises `ConfigError` if the folder cannot be used, and `AlignerProxyError` if its disk is full.
+    """
     created_files: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)

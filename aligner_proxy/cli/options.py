@@ -131,7 +131,10 @@ def take_limits(options: dict[str, Any]) -> ConnectionLimits:
 
 
 def weight_settings(options: dict[str, Any], file: Path | None = None) -> EngineSettings:
-    """Return the settings of the weights, from `options`, else `file`, else defaults; raises `MissingExtra`."""
+    """Return the settings of the weights: from `options`, else from the policies file `file`, else defaults.
+
+    Raises `MissingExtra` if the packages for running a model are not installed.
+    """
     extras.require_extra(extras.ENGINE, "an aligner on this machine")
     prepare_for_torch()
     from aligner_proxy.engine.loader import EngineSettings
@@ -140,7 +143,10 @@ def weight_settings(options: dict[str, Any], file: Path | None = None) -> Engine
 
 
 def _choose_weights(options: dict[str, Any], file: Path | None) -> dict[str, Any]:
-    """Return the given settings of the weights by name; raises `ConfigError` if the file requires a missing commit."""
+    """Return the settings of the weights by name, from `options`, else from the policies file; defaults are left out.
+
+    Raises `ConfigError` for a model without a commit if the file requires one.
+    """
     given_options = {name: value for name, value in options.items() if value is not None}
     file_settings: dict[str, Any] = {}
     if file is not None:
@@ -202,7 +208,10 @@ def check_guardrail_entry(params: Mapping[str, Any]) -> None:
 
 
 def _refuse_unpinned(settings: dict[str, Any]) -> None:
-    """Raise `ConfigError` for a model, adapter or judge of these settings that the hub has, named without a commit."""
+    """Raise `ConfigError` for a model, adapter or judge from the Hugging Face hub that is named without a commit.
+
+    `settings` has `model`, and perhaps `adapters` and `judges`, each a dict of models by name.
+    """
     from aligner_proxy.engine.weights import sources  # the commands that need no weights do not import it
 
     models = [settings["model"]]

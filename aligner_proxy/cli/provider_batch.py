@@ -116,7 +116,10 @@ class BatchCorrector:
             return self._withhold(fields, f"{self.path.name}:{line.number}: {error}", f"bad line: {error}")
 
     async def _correct_fields(self, line: SourceLine, fields: dict[str, Any]) -> OutputLine:
-        """Return the corrected line, or the same bytes; raises `Blocked`, or `ValueError` for a line of no batch."""
+        """Return the corrected line; an answer that stays unchanged may return the same bytes.
+
+        Raises `Blocked` if the policy withholds the answer, and `ValueError` if the line is not a batch's output.
+        """
         body_path = _find_body(fields)
         if body_path is None:
             # What the provider says in place of an answer is read as a text beside an answer.
@@ -145,7 +148,10 @@ class BatchCorrector:
         return request if self.model is None else request | {"model": self.model}
 
     def _withhold(self, fields: Mapping[str, Any], message: str, reason: str | None) -> OutputLine:
-        """Return the line of an answer that may not be delivered: only the ids in `fields`, and the error."""
+        """Return the line of an answer that may not be delivered: only its ids, and the error.
+
+        `fields` are those of the original line; `reason` is for the report.
+        """
         error_fields = {name: fields.get(name) for name in _IDS if name in (*fields, "custom_id")}
         # A line that has the form of neither provider becomes an error in both forms.
         if "response" in fields or "result" not in fields:

@@ -245,7 +245,10 @@ def _check_worker_mb(worker_mb: int) -> int:
 
 
 def make_plan(file: Path, host: str, port: int, workers: int) -> ServePlan:
-    """Return the plan for the LiteLLM YAML `file` if all is right that a start needs; raises `ConfigError` if not."""
+    """Check everything that a start or restart needs, and return the plan; raises `ConfigError` with a fix.
+
+    `file` is the LiteLLM YAML, and `workers` the number of LiteLLM processes.
+    """
     litellm_file = file.resolve()
     policies_path = find_policies(litellm_file)
     policies = registry.load_policies(policies_path)
@@ -286,7 +289,10 @@ def check_engine(litellm_file: Path, file: PolicyFile, engine: Backend) -> None:
 
 
 def check_guardrail(litellm_file: Path, file: PolicyFile) -> None:
-    """Raise `ConfigError` for a guardrail entry that LiteLLM would ignore or use for some answers; log warnings."""
+    """Raise `ConfigError` for a guardrail entry that LiteLLM would ignore, or use for only some answers.
+
+    Warnings about the file are logged.
+    """
     data, source = read_yaml(litellm_file)
     entry_warnings = guardrail_entry.check_entries(data, source, file, check_guardrail_entry)
     for warning in (*entry_warnings, *litellm_config.find_unset_variables(data, source)):
@@ -387,7 +393,10 @@ async def _run(first_plan: ServePlan, listener: socket.socket) -> int:
 
 
 def _make_companion(served_plans: list[ServePlan], name: str) -> CompanionKeeper:
-    """Return a keeper that restarts a companion if the engine is replaced, but not if only LiteLLM is replaced."""
+    """Return a keeper that restarts a companion if the engine is replaced, but not if only LiteLLM is replaced.
+
+    `served_plans` grows with each generation; the companion uses the last plan.
+    """
 
     def make_process() -> supervisor.ChildProcess:
         plan = served_plans[-1]

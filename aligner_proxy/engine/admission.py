@@ -156,7 +156,10 @@ class FairAdmission:
             self._tickets.remove(ticket)
 
     async def _serve(self, ticket: Ticket, quota: Quota | None, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """Call `work` in the ticket's slot. Its cost is charged even if it fails. Raises `Shed` if the slot is lost."""
+        """Call `work` in the ticket's slot and return its result. Its cost is charged even if it fails or is cancelled.
+
+        Raises `Shed` if another request gets the slot.
+        """
         if ticket.has_lost_slot():
             raise self._shed_error()
         start = self._clock()
@@ -210,7 +213,10 @@ class FairAdmission:
         return min(MAX_PLACES, slots_elsewhere + self._count_local_slots()[tenant])
 
     def _count_slots(self, tenant: str, tenant_slots: int) -> Counter[str]:
-        """Number of slots here and in other processes, of each tenant with a slot here and of `tenant`."""
+        """Number of slots here and in other processes, of each tenant with a slot here and of `tenant`.
+
+        `tenant_slots` is the newest count that a gateway reported for `tenant`; 0 means unknown.
+        """
         local_slots = self._count_local_slots()
         # later tickets overwrite earlier ones, so the count of each tenant is its newest
         reported_counts = {ticket.tenant: ticket.tenant_slots for ticket in self._tickets if not ticket.lost_slot}
@@ -306,7 +312,10 @@ class AdmittedEngine(FairAdmission, ForwardingEngine, Generic[_Inner]):
         return request.model_copy(update={"places": slot_count}) if slot_count else request
 
     async def read(self, request: AlignRequest) -> Session:
-        """Start reading an answer ahead. Raises `EngineOverloaded` if no slot is free, or `QuotaSpent`."""
+        """Start reading an answer ahead. Until the answer is complete, another request may get the slot of the session.
+
+        Raises `EngineOverloaded` if no slot is free, and `QuotaSpent` if the quota is used up.
+        """
         self._check_quota(request.quota)
         if self._count_local_slots().total() >= self._slots:
             # reading ahead is not worth another request's slot
@@ -317,7 +326,10 @@ class AdmittedEngine(FairAdmission, ForwardingEngine, Generic[_Inner]):
         return _AdmittedSession(self, ticket, request.quota, session)
 
     async def finish(self, ticket: Ticket, request: AlignRequest) -> Correction:
-        """Correct an answer that was read ahead. Raises `QuotaSpent`, or `SessionLost` if the slot is lost."""
+        """Correct an answer that was read ahead and is now complete, as its client now waits for it.
+
+        Raises `SessionLost` if another request got the slot, and `QuotaSpent` if the quota is used up.
+        """
         session = ticket.session
         ticket.session = None  # from now on it is a request like any other
         ticket.since = self._clock()
@@ -333,7 +345,10 @@ class AdmittedEngine(FairAdmission, ForwardingEngine, Generic[_Inner]):
             await session.aclose()
 
     async def release(self, ticket: Ticket, quota: Quota | None) -> None:
-        """Give up a read-ahead session, if it still has its slot: free the slot, charge its time and close it."""
+        """Give up a read-ahead session: free its slot, charge its time and close it.
+
+        Does nothing if the session has ended (`finish` or `release` was called) or has lost its slot.
+        """
         session = ticket.session
         ticket.session = None
         if session is None or ticket.has_lost_slot():

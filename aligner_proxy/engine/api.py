@@ -214,7 +214,10 @@ class RowsResponse(StrictModel):
 
 
 class TokenLabelsRequest(EngineRequest):
-    """A request for the labels that a token classifier, which reads all texts, gives to the tokens of an answer."""
+    """A request for the labels that a token classifier gives to the tokens of an answer.
+
+    The classifier reads `question`, `context` (texts with which the answer has to agree) and `answer`.
+    """
 
     model: str = Field(min_length=1, max_length=200)
     question: str

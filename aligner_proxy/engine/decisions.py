@@ -341,7 +341,8 @@ async def score_objective(
 ) -> Correction:
     """Return the engine's correction of `request`, whose only objective is `objective`.
 
-    If the objective has examples, a head that is made from them scores the request.
+    If the objective has examples, a head that is made from them scores the request. Raises `CorrectionError` if the
+    engine fails.
     """
     if objective.examples:
         request = await heads.add_head(engine, request, objective.examples, objective.curve)
@@ -351,7 +352,8 @@ async def score_objective(
 async def answer_decision(form: DecisionForm, decision: Decision, correct: Correct) -> dict[str, Any]:
     """Score the text against each objective; return the response's JSON in the form of the request `form`.
 
-    `decision` is the same request in our own form. Raises `CorrectionError` if the engine fails.
+    `decision` is the same request in our own form. `correct` is called once for each objective and returns the engine's
+    correction, which has the scores. Raises `CorrectionError` if the engine fails.
     """
     scores: dict[AskedObjective, float] = {}
     tokens = 0
@@ -384,7 +386,10 @@ def find_highest_score(correction: Correction) -> float:
 
 
 def read_examples(criteria: Mapping[Any, JsonValue]) -> ExampleSentences | None:
-    """The examples in the criteria "true" and "false", if both are lists of at least `MIN_EXAMPLES` sentences."""
+    """The examples in the criteria "true" and "false", if both are lists of at least `MIN_EXAMPLES` sentences.
+
+    None means that the criteria are something else, such as descriptions.
+    """
     against = _read_sentences(criteria.get("true"))
     fine = _read_sentences(criteria.get("false"))
     return ExampleSentences(against, fine) if min(len(against), len(fine)) >= MIN_EXAMPLES else None

@@ -56,7 +56,10 @@ class ExampleSentences:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A line from the general score in nats to the log-odds that a text violates its objective."""
+    """A line from the general score in nats to the log-odds that a text violates its objective.
+
+    The log-odds are `slope * score + shift`; as a probability they are a logistic curve.
+    """
 
     slope: float
     shift: float

@@ -165,7 +165,10 @@ def prepare(settings: EngineSettings, home: Path, progress: Progress = lambda _:
 
 
 def _prepare(settings: EngineSettings, home: Path, progress: Progress) -> tuple[Prepared, Path]:
-    """Implementation of `prepare`; raises errors of the libraries unchanged."""
+    """Return a description of the model's prepared weights, and their folder; prepare them now if need be.
+
+    Raises errors of the libraries unchanged.
+    """
     store = WeightStore(home)
     if sources.is_hub_id(settings.model) and (stored := _find_prepared(store, settings)):
         return stored
@@ -181,7 +184,10 @@ def _prepare(settings: EngineSettings, home: Path, progress: Progress) -> tuple[
 def _store_weights(
     source: sources.ModelSource, settings: EngineSettings, home: Path, progress: Progress
 ) -> tuple[Prepared, Path]:
-    """Prepare the weights of `source` if they are not in the store yet; return their description and folder."""
+    """Return a description of the prepared weights of `source`, and their folder.
+
+    The weights are prepared now if they are not in the store under `home` yet.
+    """
     prepared = describe(source, settings.quantization)
     store = WeightStore(home)
     if settings.quantization == "none" and not (source.adapter or source.base.gguf):
@@ -222,7 +228,10 @@ def _check_preparation(source: sources.ModelSource, store: WeightStore) -> None:
 
 
 def _find_prepared(store: WeightStore, settings: EngineSettings) -> tuple[Prepared, Path] | None:
-    """The description and the folder of a hub id's weights, if they were prepared earlier for the same template."""
+    """The description and the folder of weights of a hub id that were prepared earlier.
+
+    None if there are none, or if they were prepared for another template than the settings ask for.
+    """
     record = store.find_prepared(str(settings.model), settings.quantization)
     if record is None or settings.template not in (None, record.template):
         return None
@@ -250,7 +259,10 @@ def load(
     adapters: Sequence[sources.ModelSource] = (),
     progress: Progress = lambda _: None,
 ) -> ModelRunner:
-    """Load prepared weights and the adapters, on the GPU if there is one. Raises `WeightsError`."""
+    """Return a runner with the prepared weights in `folder` and the adapters, on the GPU if there is one.
+
+    Raises `WeightsError` if they cannot be loaded.
+    """
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     has_heads = (folder / manifest.HEAD).exists() or any(source.head for source in adapters)
     # detector heads read the hidden states of the layers in `DEPTHS`, and those after the final norm

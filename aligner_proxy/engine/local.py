@@ -61,7 +61,10 @@ class _Submitted:
     """Set when nobody waits for the result any more; the model's thread then drops the work."""
 
     def finish(self, result: object) -> None:
-        """Record the end of the request, and give its future the result, which may be a `CorrectionError`."""
+        """Record the end of the request and resolve its future; `result` is the work's result or a `CorrectionError`.
+
+        Called in the model's thread, and by `LocalEngine.aclose`.
+        """
         departure = None
         if self.future.cancelled():
             # both a passed deadline and a client that leaves cancel the future; the clock tells which it was

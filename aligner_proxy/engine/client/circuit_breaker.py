@@ -197,13 +197,19 @@ class Breaker:
         return correction
 
     async def read(self, request: AlignRequest) -> Session:
-        """Read an answer ahead, or, rather than send a probe, only correct it at its end if the engine may not work."""
+        """Return a session that reads an answer ahead, or only corrects it at its end if the engine may not work.
+
+        Never sends a probe, because reading ahead is optional.
+        """
         if self.circuit.state is not State.CLOSED or self.circuit.timeout_count >= THRESHOLD:
             return DeferredSession(self)
         return _GuardedSession(self, await self._engine.read(request))
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
-        """Return hidden states; as they are optional, raises `BreakerOpen` rather than send a probe."""
+        """Return hidden states; raises `BreakerOpen` if the engine may not work.
+
+        Never sends a probe, because states are optional.
+        """
         if self.circuit.state is not State.CLOSED or self.circuit.timeout_count >= THRESHOLD:
             raise BreakerOpen("the engine did not answer lately", self.circuit.pause_s)
         return await self.watch_call(text_states(self._engine, request))
@@ -217,7 +223,10 @@ class Breaker:
         return await self.watch_call(require_teachable(self._engine).rows(request))
 
     async def watch_call(self, call: Coroutine[Any, Any, _T]) -> _T:
-        """Return the result of `call`, made in any state of the circuit, and record whether the engine answered."""
+        """Return the result of `call`, and record in the circuit whether the engine answered.
+
+        The call is made in any state of the circuit, even while it is open.
+        """
         try:
             result = await call
         except CorrectionError as error:

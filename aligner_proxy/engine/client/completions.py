@@ -202,7 +202,10 @@ def _find_error(body: bytes) -> dict[str, Any]:
 
 
 def make_connection_error(where: str, error: Exception) -> CorrectionError:
-    """The error for a server that does not answer; `NotReady` if the request was not sent yet."""
+    """The error for a server that does not answer.
+
+    It is `NotReady` if the request had not been sent yet, and `EngineUnavailable` if the server may have begun it.
+    """
     if isinstance(error, NOT_BEGUN):
         return NotReady(f"no server answers at {where}")
     return EngineUnavailable(f"the server at {where} disconnected during a request ({type(error).__name__})")

@@ -199,8 +199,9 @@ class CompletionsAligner:
     ) -> Correction:
         """Return the answer with only its flagged segments rewritten.
 
-        `flags` says for each of the answer's `segments` whether it is flagged; `window` is in tokens. `judge_edit`
-        returns the part of the new text that may fill a hole.
+        `flags` says for each of the answer's `segments` whether it is flagged; `window` is in tokens. The place of a
+        run of flagged segments is a hole. The server continues a prompt that ends with the edited answer before the
+        hole, and `judge_edit` returns the part of the new text that may fill the hole.
         """
         frame = make_frame(request, self._template, window)
         division = frame.divide(segments)
@@ -254,9 +255,10 @@ class CompletionsAligner:
         )
 
     async def write(self, request: AlignRequest, scored: Correction, scorer: Engine, until: float) -> Correction:
-        """Rewrite the flagged segments of an answer, or all of it if the request verifies always and writes freely.
+        """Rewrite the flagged segments of an answer, whose verdicts are in `scored`.
 
-        `until` is not needed: the caller enforces it.
+        New sentences that the scorer flags again, or nearly flags, are dropped. If `request.verify` is `ALWAYS` and
+        `request.write` is `FREE`, the whole answer is rewritten instead. `until` is not needed: the caller enforces it.
         """
         started = time.perf_counter()
         window = (await self.info()).window
@@ -377,7 +379,11 @@ def _make_part_request(
 
 
 def _make_hole_request(prompt: prompts.Prompt, hole: splice.Hole, answer: str, tenant: str) -> CompletionRequest:
-    """The request to write in place of flagged segments (the hole): the prompt, and the edited answer before it."""
+    """The request to write in place of flagged segments (the hole): the prompt, and the edited answer before the hole.
+
+    The beginnings of kept segments after the hole are the stop texts. The original text from the hole on is the
+    prediction.
+    """
     before = _clean_text(hole.text_before)
     run_tokens = estimate_tokens(_clean_text(hole.run.text))
     max_tokens = run_tokens + run_tokens // 2 + _HOLE_ROOM

@@ -108,7 +108,10 @@ class HeadSupply:
         return replace(correction, untaught=len(lacking_heads)) if lacking_heads else correction
 
     async def _upload(self, name: str, objective: str) -> str:
-        """Upload the head with the hash `name` to the engine; return why that failed, or "" if it succeeded."""
+        """Upload the head with the hash `name` to the engine; return why that failed, or "" if it succeeded.
+
+        The reasons are "missing", "damaged", "objective" (the head is for another objective), or the engine's reason.
+        """
         data = self._find_head(name) if self._find_head else None
         if data is None:
             return "missing"

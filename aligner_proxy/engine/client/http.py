@@ -237,7 +237,10 @@ class HttpEngine:
 
     # no coroutine, so that no further frame is on the way of every correction
     def align(self, request: AlignRequest, path: str = "/v1/corrections") -> Coroutine[Any, Any, Correction]:
-        """Correct one answer, after uploading heads that the engine lacks; a session passes its own `path`."""
+        """Correct one answer within `request.deadline_s`, which includes waiting for the engine.
+
+        Uploads taught heads that the engine lacks, and asks again. A session passes its own `path`.
+        """
         if request.heads:
             return self.heads.correct(request, partial(self._correct, path))
         return self._correct(path, request)
@@ -329,7 +332,8 @@ class HttpEngine:
     async def send(self, method: str, path: str, content: bytes | None) -> bytes:
         """Send one HTTP request and return the response's body. Raises the error that the engine reports.
 
-        Raises `NotReady` if the engine has not begun the request, and `EngineUnavailable` if it may have begun it.
+        Raises `NotReady` if the engine has not begun the request, so that it may be sent again, and `EngineUnavailable`
+        if it may have begun it.
         """
         try:
             headers = _make_headers(method, content)
@@ -357,7 +361,7 @@ class HttpEngine:
         raise failure
 
     def _forget_engine(self) -> None:
-        """Note that the connection failed, in metrics, too."""
+        """Note that the connection failed: drop the cached description, and show the engine as down in metrics."""
         self._cached_info = None  # another engine may answer next
         ENGINE_UP.set(0)
 

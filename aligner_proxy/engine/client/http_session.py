@@ -67,7 +67,10 @@ class _Outbox:
         return bool(self._text) or (self._has_ended and not self._end_sent)
 
     def take(self, known_count: int) -> TextChunk:
-        """Empty the outbox into a chunk, which the engine answers with its verdicts but the first `known_count`."""
+        """Return a chunk with all text that waits, and empty the outbox.
+
+        The engine answers the chunk with its verdicts, except the first `known_count`.
+        """
         chunk = TextChunk(text=self._text, ended=self._has_ended, known=known_count)
         self._text = ""
         self._end_sent = self._has_ended
@@ -127,7 +130,11 @@ class HttpSession(Session):
         await self.feed("")  # starts the sender if it has nothing to do
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
-        """Ask the engine to wait for more than `known_count` verdicts, and return all verdicts."""
+        """Ask the engine to wait for more than `known_count` verdicts, and return all verdicts.
+
+        None means that the engine has no verdicts before the answer is finished. Raises the error that broke the
+        session, or `SessionLost`.
+        """
         known_verdicts = self._awaited_verdicts
         content = await self._post("judged", KnownVerdicts(known=known_count, received=len(known_verdicts)))
         with translate_parse_errors("the engine sent something that is no verdict"):
@@ -168,7 +175,10 @@ class HttpSession(Session):
             await self._stop()
 
     async def _post(self, action: str, body: BaseModel) -> bytes:
-        """Send a request about the session once it is open. Raises `SessionLost`, or the error that broke it."""
+        """Wait until the session is open, send a request about it, and return the response's body.
+
+        Raises `SessionLost`, or the error that broke the session.
+        """
         await self._opening_ended.wait()
         await self._time_slice.pause()
         if self._name is None or self._broken:

@@ -146,7 +146,10 @@ class Replicas:
         self._order_count = 0  # calls of `_order_replicas` so far
 
     async def info(self) -> AlignerInfo:
-        """The description from the first replica that answers; if all are late, they are asked again with more time."""
+        """The description from the first replica that answers; each gets only a part of the time.
+
+        If all are late, as on a busy machine, they are asked once more, with more time.
+        """
 
         async def ask_replica(replica: Replica, seconds: float) -> AlignerInfo:
             async with enforce_deadline(seconds):
@@ -220,7 +223,10 @@ class Replicas:
 
     @contextlib.asynccontextmanager
     async def use_replica(self, replica: Replica, excused: _Errors = ()) -> AsyncIterator[None]:
-        """Context manager of one request: counts it as load and its end, unless `excused`, in the replica's health."""
+        """Return a context manager for one request: counts it as load and records its end in the replica's health.
+
+        Errors that are `excused` do not change the health.
+        """
         probing = replica.is_due(self._clock())
         if probing:
             replica.circuit.begin_probe()
@@ -254,7 +260,8 @@ class Replicas:
         """Return the first result of `ask_replica`, which is called with a replica and the seconds that it may take.
 
         While all replicas are unreachable or full and time is left, all are tried again. `divided` says whether the
-        time is divided among the replicas, for requests that any engine can answer at once.
+        time is divided among the replicas, for requests that any engine can answer at once. Errors that are `excused`
+        do not count against the health of a replica.
         """
         ask_all = partial(self._ask_in_turn, ask_replica, divided=divided, excused=excused)
         return await retry(ask_all, deadline_s, self._wait_s)
@@ -299,7 +306,10 @@ class Replicas:
         return sorted(self.replicas[start:] + self.replicas[:start], key=lambda replica: replica.rank(now))
 
     def _note_aligner(self, replica: Replica, aligner: str) -> None:
-        """Record the content hash of a replica's aligner, if any; if it is new and others differ, log a warning."""
+        """Record the content hash of a replica's aligner; if it has changed and others differ from it, log a warning.
+
+        An empty `aligner` is ignored. Corrections of different aligners are cached separately.
+        """
         previous_aligner = replica.aligner
         replica.aligner = aligner or previous_aligner
         other_aligners = {other.aligner for other in self.replicas if other.aligner} - {replica.aligner}

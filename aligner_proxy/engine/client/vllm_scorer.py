@@ -88,7 +88,10 @@ class VllmScorer:
         return data.about
 
     def _note_judge(self, expected: AlignerInfo, judged_by: str) -> None:
-        """Confirm the cached description if `judged_by`, a content hash or "", is the expected one; else drop it."""
+        """Confirm the cached description if a verdict comes from the expected aligner; otherwise drop it.
+
+        `judged_by` is the content hash of the aligner that judged; "" if the server does not say.
+        """
         if not judged_by:
             return
         if judged_by == expected.content_hash:

@@ -75,7 +75,10 @@ class BlockPool:
                     self._free_blocks.move_to_end(block, last=False)
 
     def match(self, ids: Sequence[int], limit: int, owner: Owner = _ANYBODY) -> list[int]:
-        """Hold and return the published blocks that have the first tokens of a prompt `ids`, at most `limit` tokens."""
+        """Return the published blocks that hold the first tokens of an owner's prompt `ids`, and hold them for it.
+
+        At most the first `limit` tokens are matched, in full blocks.
+        """
         matched: list[int] = []
         node = -owner.adapter  # the root of the adapter's blocks; published blocks have positive numbers
         for start in range(0, limit - self.size + 1, self.size):
@@ -125,7 +128,10 @@ class BlockPool:
         return BlockUse(used=used, shared=shared, cached=cached, free=len(self._free_blocks) - cached)
 
     def check(self, held_blocks: Iterable[int]) -> None:
-        """Raise AssertionError unless the counts agree with `held_blocks`, which has a block for each holder."""
+        """Raise AssertionError unless the counts are consistent; called in tests and when the engine is idle.
+
+        `held_blocks` are the blocks of all sequences; a block that several sequences hold occurs several times.
+        """
         expected_counts = [0] * self.count
         for block in held_blocks:
             expected_counts[block] += 1

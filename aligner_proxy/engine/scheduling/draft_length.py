@@ -168,7 +168,8 @@ class Acceptance:
     def add_step(self, copied_tokens: int, *, run_ended: bool, step_round: Round = Round()) -> Acceptance:
         """Return the statistics with one more step, in which the model copied `copied_tokens` tokens of the answer.
 
-        `run_ended` says whether the copied run ended; if not, the next draft continues it.
+        `run_ended` says whether the copied run ended; if not, the next draft continues it. `step_round` has the numbers
+        of tokens of the step's pass.
         """
         found_counts = self.counts_at_found_places
         guessed_counts = self.counts_at_guessed_places
@@ -194,7 +195,11 @@ class Acceptance:
 
     @property
     def first_token_chance(self) -> float:
-        """Probability that the first token of the next draft is right; after a run, by the guesses so far."""
+        """Probability that the first token of the next draft is right.
+
+        Within a run, it is the chance that the run goes on. After a run, it is the share of right first tokens so far,
+        counted separately for drafts from found and from guessed places.
+        """
         if self.in_run:
             return self.continuation_chance
         # the last pass says whether it found the place from which the next draft is copied
@@ -203,7 +208,10 @@ class Acceptance:
         return counts.right_count / counts.total_count
 
     def expect_tokens(self, length: int) -> float:
-        """Expected number of tokens that a step with a draft of this length writes: the accepted ones and one more."""
+        """Expected number of tokens written by a step with a draft of this length.
+
+        These are the accepted tokens of the draft, and one token that the model chooses after them.
+        """
         p = self.continuation_chance
         # draft token i (from 0) is accepted only if all tokens before it are, with the chance first_token_chance * p**i
         sum_of_powers = length if p == 1 else (1 - p**length) / (1 - p)  # of p**i for all i
@@ -225,8 +233,11 @@ LengthRule = Callable[[Acceptance, int], int]
 
 
 def needs_probe(costs: CostCurve, draft_length: int, sequence_count: int = 1) -> bool:
-    """Whether an answer's first draft should be short (a probe), because a wrong draft of `draft_length` tokens would
-    cost too much. `sequence_count` sequences share the pass, each with a draft of this length."""
+    """Whether an answer's first draft should be short (a probe), because a wrong long draft would cost too much.
+
+    That is more than `_MAX_SLOWDOWN_PER_TOKEN` for each of its `draft_length` tokens. `sequence_count` sequences share
+    the pass, each with a draft of this length.
+    """
     cost_without_drafts = costs.estimate_cost(sequence_count)
     # each sequence feeds its draft and the token before it
     cost_with_drafts = costs.estimate_cost(sequence_count * (draft_length + 1))
@@ -236,7 +247,8 @@ def needs_probe(costs: CostCurve, draft_length: int, sequence_count: int = 1) ->
 def choose_draft_length(costs: CostCurve, acceptance: Acceptance, tokens_left: int, sequence_count: int = 1) -> int:
     """The length of an answer's next draft: the one with the highest expected gain; of equal gains, the longest.
 
-    `tokens_left` tokens are left in the original answer. `sequence_count` sequences share the pass.
+    `tokens_left` is the number of tokens that are left in the original answer, and so the longest draft. 0 means that
+    the next pass has no draft. `sequence_count` sequences share the pass.
     """
     if not acceptance.ended_runs:
         # no draft token was rejected yet, so the rest of the answer is drafted, unless a probe has to come first

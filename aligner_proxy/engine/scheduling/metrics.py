@@ -63,7 +63,8 @@ def read_last_refusal() -> float:
 class Phases:
     """Times at which one request reached its phases, in monotonic seconds.
 
-    Only the model's thread calls `note_read` and `note_forward`.
+    It waits ("queue"), its prompt is read ("prefill"), and replacements are written ("generate"). Times of an answer
+    that is read ahead count from its end. Only the model's thread calls `note_read` and `note_forward`.
     """
 
     trace: Any = None
@@ -141,13 +142,16 @@ ProcessCollector(registry=REGISTRY)
 
 
 def write_metrics(about: AlignerInfo | None = None, load: Load | None = None) -> bytes:
-    """All metrics in Prometheus' text format; without the aligner and its load while the aligner is not loaded."""
+    """All metrics in Prometheus' text format, with the aligner `about` and the load of the engine that serves it.
+
+    Both are None while the aligner is not loaded.
+    """
     return generate_latest(_Snapshot(about, load)) + generate_latest(REGISTRY)
 
 
 @dataclass(frozen=True, slots=True)
 class _Snapshot(Collector):
-    """The metrics of an aligner and a load; a new one for each call of `write_metrics`."""
+    """The metrics of one aligner and its load, as they are now; each call of `write_metrics` makes a new one."""
 
     about: AlignerInfo | None
     load: Load | None

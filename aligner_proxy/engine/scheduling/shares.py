@@ -61,8 +61,11 @@ class Shares:
 
 
 class LongWork:
-    """Decides which tenants' long work yields to tenants with little work, and how many tokens it gets meanwhile. All
-    times are costs of forward passes, in the unit of the cost curve. `budget` is the most tokens of a step."""
+    """Decides which tenants' long work yields to tenants with little work, and how many tokens it gets meanwhile.
+
+    A part of the time of other work is owed to long work as a debt. All times are costs of forward passes, in the unit
+    of the cost curve. `budget` is the most tokens of a step.
+    """
 
     def __init__(self, costs: CostCurve, budget: int) -> None:
         self.yielding: frozenset[str] = frozenset()
@@ -92,7 +95,8 @@ class LongWork:
     def claim_tokens(self, fed_tokens: int) -> int:
         """Add a part of this step's time to the debt, and return how many tokens of long work to feed in the step.
 
-        `fed_tokens` is the number of other tokens in the step.
+        `fed_tokens` is the number of other tokens in the step. The result is 0 until the debt pays for
+        `_MIN_CHUNK_TOKENS` tokens.
         """
         cost = self._costs.estimate_cost(fed_tokens)
         full_step_cost = self._costs.estimate_cost(self._budget)

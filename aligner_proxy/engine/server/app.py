@@ -241,7 +241,10 @@ class RequestTracing:
 
 
 def _decision_routes(engine: Engine) -> list[Route]:
-    """The routes that answer questions about a text."""
+    """The routes that answer questions about a text.
+
+    A request that names an objective is refused with status 400, because an engine knows only texts of objectives.
+    """
     example_heads = ExampleHeads()
 
     def make_endpoint(form: type[DecisionForm]) -> Callable[[Request], Awaitable[Response]]:
@@ -434,7 +437,10 @@ async def _read_body(request: Request) -> bytes:
 async def _run_unless_client_leaves(
     request: Request, name: str, work: Coroutine[Any, Any, Any], dump_result: Callable[[Any], object] = _dump_correction
 ) -> Response:
-    """Run `work` and answer `dump_result(result)` as JSON; cancel it if the client disconnects, and log `name` then."""
+    """Run `work` and answer `dump_result(result)` as JSON; cancel the work if the client disconnects (status 499).
+
+    `name` stands for the request in the log.
+    """
     try:
         async with cancel_when_gone(lambda: wait_until_closed(request.receive)):
             result = await work

@@ -47,7 +47,10 @@ class EngineSessions:
         return name
 
     async def feed(self, name: str, text: str, *, text_ended: bool = False) -> tuple[SegmentScore, ...]:
-        """Add text, the last if `text_ended`, and return the verdicts so far; raises `SessionLost`."""
+        """Add text to an answer and return the verdicts so far; `text_ended` says whether the answer is complete now.
+
+        Raises `SessionLost` for an unknown name.
+        """
         session = self._touch_session(name)
         verdicts = await session.feed(text)
         if text_ended:
@@ -57,8 +60,11 @@ class EngineSessions:
     async def wait_for_verdicts(
         self, name: str, known_count: int, received: int = 0
     ) -> tuple[SegmentScore, ...] | None:
-        """Wait for more than `known_count` verdicts and return all but the first `received`; None if there are none
-        before the answer's end. Raises `SessionLost`, and closes the session if the call is cancelled."""
+        """Wait for more than `known_count` verdicts and return all verdicts but the first `received`.
+
+        None if the session has no verdicts before its end. Raises `SessionLost` for an unknown name, and closes the
+        session if the call is cancelled.
+        """
         session = self._touch_session(name)
         try:
             verdicts = await session.wait_for_verdicts(known_count)
