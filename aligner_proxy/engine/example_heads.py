@@ -1,9 +1,10 @@
 """Heads made from example sentences in a request: a few that go against an objective, and a few that are fine.
 
-Such a taught head (taught_head.py) adds to the score of the general detector head what separates the two sorts of
-examples: a logistic regression on their rows, which starts from the general score, so that few examples change little.
-Heads are kept in memory and used again for the same examples. No torch: there are at most a few dozen rows, and a
-gateway without an engine of its own makes heads, too.
+A head turns a segment's row (numbers that the aligner computes for the segment) into a score. A head of examples is a
+taught head (taught_head.py), which engines know by its hash. It adds to the score of the general detector head what
+separates the two sorts of examples: a logistic regression on their rows, which starts from the general score, so that
+few examples change little. Heads are kept in memory and used again for the same examples. No torch: there are at most a
+few dozen rows, and a gateway without an engine of its own makes heads, too.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class Adjustment:
 
 @dataclass(frozen=True, slots=True)
 class FurtherNet:
-    """A net over a row of the answer or of the question, whose output in nats changes no score."""
+    """A net over a row of the answer or of the question. Its output, in nats, changes no score."""
 
     bias: float
     """Constant of its output, in nats."""

@@ -60,7 +60,11 @@ class ActivePolicies:
             refuse_losses(active_file, file)
 
     def activate(self, file: PolicyFile, current: PolicyFile | None = None) -> None:
-        """Do `refuse_losses`, then store the file as the active version, if there is a state file."""
+        """Store a file as the active version; raise `ConfigError` if it takes enforced objectives from a tenant.
+
+        `current` is the file that the caller uses, for the comparison if no active version is stored. Without a state
+        file, this only compares.
+        """
         if self.state_file is None:
             self.refuse_losses(file, current)
             return
@@ -70,7 +74,9 @@ class ActivePolicies:
                 self.save(file)
 
     def save(self, file: PolicyFile) -> None:
-        """Store a file as the active version; else remove the old one, so that each process reads the file itself."""
+        """Store a file as the active version; if it cannot be stored, remove the old version instead, so that each
+        process reads the policies file itself.
+        """
         assert self.state_file is not None
         new_file = self.state_file.with_suffix(".new")
         state = {"path": os.path.abspath(self.path), "text": file.source.text}
@@ -88,7 +94,10 @@ class ActivePolicies:
                     path.unlink()
 
     def _file_to_compare(self, file: PolicyFile, current: PolicyFile | None) -> PolicyFile | None:
-        """The active version with which `file` is compared, or else `current`; None if unknown, or of the same text."""
+        """The active version with which `file` is compared; None if it is unknown or has the same text.
+
+        `current` is the file that the caller uses, which is returned if no active version is stored or readable.
+        """
         active_text = self.read_text()
         if active_text == file.source.text:
             return None
@@ -127,7 +136,10 @@ def state_file_path() -> Path:
 
 @contextlib.contextmanager
 def keep_active(path: Path, file: PolicyFile) -> Iterator[ActivePolicies]:
-    """Store `file` as the active version while this `serve` runs, and remove state files that ended processes left."""
+    """Context manager that stores `file` as the active version while this `serve` runs.
+
+    It also removes state files that ended processes left.
+    """
     for state_file in _state_files():
         if not is_writer_running(state_file):
             _remove_state(state_file)

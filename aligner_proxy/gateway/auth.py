@@ -1,7 +1,9 @@
 """Authentication for LiteLLM (`custom_auth`) without a database, by a file of key hashes and the master key.
 
 `serve` uses it where LiteLLM's file names neither a database nor another check. Elsewhere register it as
-`general_settings: {custom_auth: aligner_proxy.auth.user_api_key_auth}`. LiteLLM itself enforces the limits of a key.
+`general_settings: {custom_auth: aligner_proxy.auth.user_api_key_auth}`. A key from the file may use the
+endpoints whose answers are corrected, the endpoints that return no model text, and any that its entry adds. LiteLLM
+itself enforces the limits that the entry sets.
 """
 
 from __future__ import annotations

@@ -100,7 +100,10 @@ class BatchGuardrail(AlignerGuardrail):
         return CorrectedBody(json_body.write_body(edited_response, body), state, edits)
 
     async def _resolve_policy(self, data: dict[str, Any], user: UserAPIKeyAuth) -> tuple[RequestFacts, Policy]:
-        """The facts of a request, and its policy with our objectives and deadline, but without quota and reports."""
+        """The facts of a request, and its policy with our objectives and deadline, which corrects every answer.
+
+        The policy has no quota, shadow aligner or reports.
+        """
         if self._policy is not None:
             return RequestFacts(), self._policy
         objectives = data.pop(_OBJECTIVES, ())
@@ -129,7 +132,10 @@ class _NoShadows(ShadowCorrections):
 async def _list_edits(
     data: Mapping[str, Any], route: str, response: Any, state: RequestState
 ) -> tuple[dict[str, Any], ...]:
-    """Every change of the corrected answers: the number of its `answer`, and the fields of a `TextEdit`."""
+    """Every change of the corrected answers in `response`, without the removed text.
+
+    A change has the number of its answer (`answer`), and the fields of an edit in the response of `POST /v1/align`.
+    """
     wire = formats.wire(route)
     exchanges = wire.exchanges(data, response) if wire is not None else ()
     originals = {exchange.index: exchange.answer or "" for exchange in exchanges}

@@ -82,7 +82,10 @@ def _declared_bytes(scope: Scope) -> int:
 
 
 async def _reply_413(receive: Receive, send: Send, max_bytes: int, *, has_more: bool = True) -> None:
-    """Answer 413, then discard the rest of the body for a while; a client that still sends would miss the answer."""
+    """Answer 413, then discard the rest of the body for a while; a client that still sends would miss the answer.
+
+    `has_more` is False if the whole body was read already.
+    """
     error = {
         "message": f"the body of this request is larger than {max_bytes // MIB} MiB, the most that this key may send",
         "type": "invalid_request_error",
@@ -109,7 +112,10 @@ async def _reply_413(receive: Receive, send: Send, max_bytes: int, *, has_more: 
 
 
 def find_sender_limit(scope: Scope) -> int | None:
-    """The limit of a body in bytes; None for the master key, or if the gateway does not check keys itself."""
+    """The limit of a request's body in bytes; None if there is none.
+
+    There is none for the master key, or if the gateway does not check keys itself.
+    """
     proxy = litellm_internals.proxy_module()
     # With these settings LiteLLM may accept keys that we do not know.
     may_accept_other_keys = bool(proxy.general_settings.get("custom_auth_settings"))

@@ -153,7 +153,10 @@ def correction_cache(file: PolicyFile, server: SharedServer | None = None) -> Co
 def build_pipeline(
     file: PolicyFile, head_source: HeadSource | None = None, server: SharedServer | None = None
 ) -> Pipeline:
-    """Build the pipeline; for `head_source` see `open_engine`, for `server` see `correction_cache`."""
+    """Build the pipeline with engine and cache of the policies file; makes no connection yet.
+
+    `head_source` supplies the taught heads that policies name; `server` is the server that several hosts share.
+    """
     # This module imports LiteLLM, which takes seconds; commands that only open an engine do not need it.
     from aligner_proxy.correctors.litellm_router import GroupChat, GroupCompleter, GroupDecisions
 

@@ -113,9 +113,10 @@ class CallArguments:
         return outcome.text or call.text
 
     async def correct(self, calls: Iterable[CallText], source: object) -> None:
-        """Correct the calls of the response or stream `source` that hold prose and are new, up to `_MAX_CALLS`.
+        """Correct the calls that hold prose and were not corrected before, as far as `_MAX_CALLS` allows.
 
-        From then on, `find_new_text` returns the corrected arguments, until `withdraw`.
+        `source` is the response or stream, with which LiteLLM stores the upstream's headers. From then on,
+        `find_new_text` returns the corrected arguments, until `withdraw`.
         """
         calls = list(calls)
         self._tool_names.update({call.place: call.name for call in calls if call.name})
@@ -147,7 +148,10 @@ class CallArguments:
             self.copies.add_removed(_join_strings(arguments), _join_strings(new_arguments))
 
     def _make_exchange(self, number: int, call: CallText, *, no_store: bool) -> Exchange:
-        """An exchange in which a call's arguments are the answer, in the form that the tool's declaration demands."""
+        """An exchange in which the arguments of a call are the answer, so that they are corrected like one.
+
+        The tool's declaration says which form the answer must have. With `no_store`, the correction is not cached.
+        """
         tool_name, _, _ = self._key(call)
         tool = find_tool(self.data, tool_name)
         exchange = make_side_exchange(self._empty_exchange, number, call.text, no_store=no_store)
@@ -167,9 +171,10 @@ class CallArguments:
         self.side.note_judged_texts(texts)
 
     def _list_judged_texts(self, calls: Iterable[CallText]) -> list[str]:
-        """The delivered arguments of each call of which all prose was judged: as one text, and string by string.
+        """Texts that `side` need not judge again: the delivered arguments of each call of which all prose was judged.
 
-        `side` reads a call in either form, depending on whether its arguments arrive as a string or as an object.
+        Each call is listed as one text, and also string by string, since `side` reads a call in either form, depending
+        on whether its arguments arrive as a string or as an object.
         """
         judged_texts = [self.find_new_text(call) for call in calls if _is_judged_whole(call.text)]
         prose_strings = [literal.text for arguments in judged_texts for literal in prose_literals(arguments)]

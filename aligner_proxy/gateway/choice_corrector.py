@@ -38,8 +38,10 @@ RETRY_AFTER_S = 5
 
 
 class Blocked(ProxyException):
-    """The policy or a missing audit entry forbids delivering this answer. HTTP 503 with `retry-after` if the cause may
-    pass. Else HTTP 422: clients repeat a request that gets a 5xx, and the upstream is paid for each answer.
+    """The policy or a missing audit entry forbids delivering this answer.
+
+    HTTP 503 with `retry-after` if the cause may pass. Else HTTP 422: the official clients repeat a request that gets a
+    5xx twice, and each time the upstream is paid for an answer that is refused again.
     """
 
     def __init__(self, reason: str | None) -> None:
@@ -150,8 +152,8 @@ class ChoiceCorrector:
     ) -> Outcome:
         """Correct one choice, and record its outcome even if the client disconnects.
 
-        The engine may have read the choice ahead in `session`. `answer_texts` is shared by all texts of one answer,
-        which must be corrected concurrently; None for one text.
+        `session` is the one in which the engine has read the choice while it arrived; None if it has not.
+        `answer_texts` is shared by all texts of one answer, which must be corrected concurrently; None for one text.
         """
         # This outcome is recorded if the client leaves before the answer is corrected.
         outcome = Outcome(Status.FAILED, metrics.CANCELLED, exchange.answer, self._state.policy, exchange.index)
@@ -237,7 +239,11 @@ class ChoiceCorrector:
         return outcome
 
     def _make_event(self, exchange: Exchange, outcome: Outcome) -> AuditEvent | None:
-        """The audit event of an outcome, which also goes to plugins and webhook; None if nothing is to be recorded."""
+        """The audit event of an outcome; None if nothing is to be recorded.
+
+        This also passes every outcome that is not a skip to the extensions of plugins and to the webhook for doubtful
+        answers.
+        """
         state = self._state
         if outcome.status is Status.SKIPPED:
             return None

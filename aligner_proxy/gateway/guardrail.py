@@ -156,7 +156,10 @@ class AlignerGuardrail(CustomGuardrail):
         pass
 
     def apply_stream_scope(self, stream_scope: object) -> None:
-        """Apply LiteLLM's setting `stream_scope`, the last of its entry; warn of those that let answers pass."""
+        """Apply the setting `stream_scope` of LiteLLM's guardrail entry; warn of its settings that let answers pass.
+
+        LiteLLM calls this after the other settings of the entry are applied, so all of them are checked here.
+        """
         super().apply_stream_scope(stream_scope)
         earlier_warnings = self._bypass_warnings
         mode = self.event_hook.tags if isinstance(self.event_hook, ModeByTag) else self.event_hook
@@ -282,7 +285,10 @@ class AlignerGuardrail(CustomGuardrail):
         return None if delivered is response and not outcomes else delivered
 
     async def _correct_pass_through_body(self, data: dict[str, Any], user: UserAPIKeyAuth, body: dict[str, Any]) -> Any:
-        """The corrected JSON body of a pass-through route, read as an answer in its format; None: unchanged."""
+        """The corrected JSON body of a pass-through route, read as an answer of the endpoint whose format it has.
+
+        None leaves the body unchanged.
+        """
         # The stored state belongs to the pass-through route, which has no policy, so the hook gets a copy without it.
         request = copy_without_state(data)
         user_of_route = user.model_copy(update={"request_route": json_body.find_route(body, request)})
@@ -345,7 +351,10 @@ class AlignerGuardrail(CustomGuardrail):
     async def async_post_call_streaming_iterator_hook(
         self, user_api_key_dict: UserAPIKeyAuth, response: AsyncIterable[Any], request_data: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
-        """Yield the items of a stream as the client gets them, corrected in the policy's stream mode."""
+        """Yield the items of a stream as the client gets them, corrected in the policy's stream mode.
+
+        The items of a stream that is not judged pass unchanged.
+        """
         state = await self._get_state(request_data, user_api_key_dict)
         self._switch_to_answering_group(request_data, state)
         if routing.may_switch_model(request_data):
@@ -374,7 +383,10 @@ class AlignerGuardrail(CustomGuardrail):
     async def _pass_stream(
         self, response: AsyncIterable[Any], data: dict[str, Any], state: RequestState, *, adds_comment: bool
     ) -> AsyncGenerator[Any, None]:
-        """Pass the items of a stream that is not judged, and record the skip; a comment may precede the last event."""
+        """Pass the items of a stream that is not judged, and record the skip.
+
+        With `adds_comment`, a comment with the status is put before the event that ends the stream.
+        """
         keeper = sse.LastEventKeeper()
         try:
             async for item in response:
@@ -420,7 +432,10 @@ class AlignerGuardrail(CustomGuardrail):
         request_headers: dict[str, str] | None = None,
         litellm_call_info: dict[str, Any] | None = None,
     ) -> dict[str, str] | None:
-        """The x-aligner headers, for a stream with status `pending`; None for a request that no hook has seen."""
+        """The x-aligner headers; a stream's are sent before its first chunk, with status `pending`.
+
+        None for a request that no hook has seen.
+        """
         state = find_state(data)
         if state is None:
             return None
@@ -472,7 +487,10 @@ class AlignerGuardrail(CustomGuardrail):
         return await request_policy.resolve_request(self._policies, self.pipeline.extensions, data, user)
 
     def _find_skip_reason(self, policy: Policy, *, sampled: bool) -> SkipReason | None:
-        """Why answers under this policy are skipped, as far as known before the answer; None to judge them."""
+        """Why answers under this policy are skipped, as far as known before the answer; None to judge them.
+
+        `sampled` says whether the request was drawn for the policy's sample.
+        """
         reason = eligibility.find_policy_reason(policy)
         # The file on disk could not be loaded, and may have the objectives that the active file lacks.
         if reason is SkipReason.NO_OBJECTIVES and self._policies.is_outdated:
@@ -491,7 +509,7 @@ class AlignerGuardrail(CustomGuardrail):
     def _switch_to_answering_group(self, data: dict[str, Any], state: RequestState, response: object = None) -> None:
         """Switch to the stricter of both groups' policies if another model group answers than the requested one.
 
-        The group is read from `response`, which is the response or a stream's item, if there is one yet.
+        `response` is the response or a stream's item, from which the group is read; None if there is none yet.
         """
         if state.arrival.facts is None or state.is_final:  # no policy was resolved, or the answer is decided
             return

@@ -39,7 +39,10 @@ class LabelBounds:
         """Registered (label, value) pairs that a client chose together, by key (the values of `_OWNER_LABELS`)."""
 
     def bound_labels(self, labels: Mapping[str, str]) -> Mapping[str, str]:
-        """The labels (values by name) to use: the given ones if their combination has a series or may get one."""
+        """The labels (values by name) to use: the given ones if their combination has a series or may get one.
+
+        A client key may have `MAX_COMBINATIONS` combinations; in further ones, values chosen by clients become `other`.
+        """
         owner = tuple(labels.get(name, "") for name in _OWNER_LABELS)
         is_known_key = any(value not in _EMPTY_VALUES for value in owner)
         client_labels = tuple(
@@ -59,7 +62,10 @@ class LabelBounds:
         return {**labels, **{name: OTHER for name, _ in client_labels}}
 
     def _is_client_value(self, name: str, value: str, *, is_known_key: bool) -> bool:
-        """Whether a client chose the value of the label `name`; of a key that belongs to nobody, also the hash."""
+        """Whether a client chose the value of the label `name`, rather than the operator in the configuration.
+
+        `is_known_key` says whether the client's key belongs to anyone; if not, the client chose its hash, too.
+        """
         if value in _EMPTY_VALUES:
             return False
         if name in _MODEL_LABELS:
@@ -83,7 +89,10 @@ def install() -> None:
 
 
 def patch_labels(bounds: LabelBounds) -> None:
-    """Patch prometheus_client so that LiteLLM's metrics use `bounds`."""
+    """Patch prometheus_client so that LiteLLM's metrics use `bounds`.
+
+    Another call replaces the bounds of the earlier one.
+    """
     unbounded_labels = getattr(MetricWrapperBase.labels, "unbounded", MetricWrapperBase.labels)
 
     def bounded_labels(metric: Any, *values: Any, **keywords: Any) -> Any:

@@ -149,7 +149,10 @@ def admit_paths(paths: Iterable[str]) -> None:
 async def make_request_data(
     request: Request, caller: UserAPIKeyAuth, body: Mapping[str, Any], call_id: str | None = None
 ) -> dict[str, Any]:
-    """The data of a request to our own endpoints as LiteLLM makes it for hooks: `body` with LiteLLM's additions."""
+    """The data of a request to our own endpoints as LiteLLM makes it for hooks: `body` with LiteLLM's additions.
+
+    These are metadata of key and team, tags, headers, and the call id: `call_id`, the client's, or a new one.
+    """
     proxy = proxy_module()
     data = await proxy.add_litellm_data_to_request(
         data=dict(body),
@@ -166,7 +169,11 @@ async def make_request_data(
 
 @contextlib.asynccontextmanager
 async def count_request(caller: UserAPIKeyAuth, data: Mapping[str, Any]) -> AsyncIterator[None]:
-    """Context manager that counts a request towards the limits of its key, team and tags; HTTP 429 above them."""
+    """Context manager that counts a request towards the limits of its key, team and tags; raises HTTP 429 above them.
+
+    Any budget that LiteLLM reserved for the request is released at the end, because judging an answer costs nothing in
+    LiteLLM's accounts.
+    """
     limiter = proxy_module().proxy_logging_obj.get_proxy_hook("parallel_request_limiter")
     try:
         async with contextlib.AsyncExitStack() as stack:
@@ -215,7 +222,10 @@ def proxy_application() -> Starlette | None:
 
 
 def model_names() -> frozenset[str]:
-    """The configured groups, aliases and upstream models ("openai/gpt-4o", "gpt-4o"); none without a router."""
+    """The configured model names: groups, aliases, and the upstream models of deployments; empty without a router.
+
+    An upstream model is named with its provider and without ("openai/gpt-4o", "gpt-4o").
+    """
     router = getattr(proxy_module(), "llm_router", None)
     if router is None:
         return frozenset()
@@ -248,7 +258,10 @@ def count_in_readiness(reason: readiness.Reason) -> None:
 
 
 def run_at_shutdown(last_work: Callable[[], Awaitable[object]]) -> None:
-    """Patch the proxy, if any, to run `last_work` before its own shutdown; after several calls, the last one first."""
+    """Patch the proxy to run `last_work` after its last request, before its own shutdown handler.
+
+    Does nothing outside the proxy. After several calls, the last one's work runs first.
+    """
     module = sys.modules.get("litellm.proxy.proxy_server")
     if module is None:
         return
@@ -264,7 +277,8 @@ def run_at_shutdown(last_work: Callable[[], Awaitable[object]]) -> None:
 def bound_fallbacks(has_too_many: Callable[[object], bool], message: str) -> None:
     """Patch LiteLLM's check of a body to refuse long lists of fallbacks, with HTTP 400 and this message.
 
-    LiteLLM runs this check before any hook, and compares each entry with about a hundred parameter names.
+    `has_too_many` is called with the value of each fallback field. LiteLLM runs this check before any hook, and
+    compares each entry with about a hundred parameter names, which takes long for a long list.
     """
     from litellm.proxy.auth import auth_utils
 
@@ -335,7 +349,10 @@ def count_tokens_off_loop() -> None:
 
 
 async def add_usage(stream: object) -> None:
-    """Count the tokens of a long stream in a thread, and add them as a chunk to the chunks that LiteLLM keeps."""
+    """Count the tokens of a long stream in a thread, and add a chunk with the usage to the chunks that LiteLLM keeps.
+
+    LiteLLM then takes the usage from this chunk. If counting fails, LiteLLM counts the tokens itself.
+    """
     import litellm
 
     chunks = getattr(stream, "chunks", None)

@@ -41,7 +41,10 @@ def record_not_applied(state: RequestState) -> None:
 
 
 def record_withdrawn(state: RequestState, status: Status, reason: str) -> None:
-    """Count corrections that are not delivered, give the choices this status and reason, and revoke their log line."""
+    """Count and log corrections that are not delivered, and give the corrected choices this status and reason.
+
+    The log line revokes an earlier line, which was written when the choices were corrected.
+    """
     corrected_numbers = [outcome.index for outcome in state.outcomes if outcome.status is Status.CORRECTED]
     if not corrected_numbers:
         return
@@ -236,7 +239,10 @@ def record_policy_change(*, is_refused: bool, stale: bool) -> None:
 
 
 def record_taught(index: Index) -> None:
-    """Set the metrics of taught heads: number of examples and time of teaching of each; 0 without an active version."""
+    """Set the metrics of taught heads: number of examples (violating and fine ones) and time of teaching of each.
+
+    Where no version of a head is active, both are 0.
+    """
     for scope, objectives in index.scopes.items():
         for name, objective in objectives.items():
             for aligner in objective.current:

@@ -129,7 +129,10 @@ def install() -> None:
 
 
 def install_routes(app: FastAPI, make_price_map: Callable[[bool], dict[str, Any]]) -> None:
-    """Serve the pages by routes placed before LiteLLM's own, once; `make_price_map` gets LiteLLM's `catalog_only`."""
+    """Serve the OpenAPI document and the price map from the cache, by routes placed before LiteLLM's own.
+
+    Further calls do nothing. `make_price_map` is called with LiteLLM's query parameter `catalog_only`.
+    """
     if getattr(app.state, _INSTALLED, False):
         return
     setattr(app.state, _INSTALLED, True)

@@ -45,7 +45,9 @@ def _blocks_without_aligner(policy: Policy) -> bool:
 
 
 class EngineReadiness:
-    """Finds out whether the engine responds, if the active policies need it. Concurrent probes share one check."""
+    """Finds out whether the engine responds, if the active policies need it. Concurrent probes share one check.
+    `get_file` returns the active policies file, or None once nothing uses it any more.
+    """
 
     def __init__(self, engine: Engine, get_file: Callable[[], PolicyFile | None]) -> None:
         self._engine = engine

@@ -104,7 +104,10 @@ class Reasoning:
             return {}
 
     async def _score(self, reasoning_by_choice: Mapping[int, str], source: object) -> None:
-        """Score the reasoning of each choice of the response or stream `source`, and keep the outcomes in the state."""
+        """Score the reasoning of each choice and store the outcomes in the request's state.
+
+        `source` is the response or stream, with which LiteLLM stores the upstream's headers.
+        """
         no_store = is_storing_forbidden(self._data, source)
         exchanges = [
             make_side_exchange(self._empty_exchange, number, text, no_store=no_store)
@@ -124,7 +127,8 @@ class Reasoning:
     ) -> AsyncGenerator[Any, None]:
         """Yield the items of a stream without their reasoning.
 
-        After a failure, the remaining items pass unchanged or, if the policy prefers an error, `Blocked` is raised.
+        After a failure to remove reasoning, the remaining items pass unchanged; if the policy prefers an error,
+        `Blocked` is raised instead.
         """
         has_failed = False
         time_slice = TimeSlice()

@@ -94,7 +94,10 @@ class WatchedFiles(Generic[_T]):
         self._applied_signature = None
 
     def _read_files(self, signature: Signature) -> None:
-        """Make what the files say the current value, unless it is refused or their `signature` changes meanwhile."""
+        """Read the files and make their value the current value, unless it is refused or they change meanwhile.
+
+        `signature` is the signature of the files now; if it differs after reading, the files have changed.
+        """
         try:
             value, files = self._read()
         except AlignerProxyError as error:
@@ -269,7 +272,10 @@ class Policies(WatchedFiles[ActiveConfig]):
         self._keys_file.check_files()
 
     def _read_config(self) -> tuple[ActiveConfig, tuple[Path, ...]]:
-        """The configuration in force, and the files to watch; raises `ConfigError` if they are invalid or refused."""
+        """The configuration in force, and the files to watch: policies file, files that it names, index of heads.
+
+        Raises `ConfigError` if the files are invalid or the change is refused.
+        """
         file = self._read_at_start() if self._file_at_start is None else self._read_disk()
         for warning in file.warnings:
             _warn_once(warning)
@@ -402,7 +408,10 @@ def load_keys_quietly(path: Path) -> dict[str, KeyEntry]:
 
 
 def _list_restart_changes(file_at_start: PolicyFile, current_file: PolicyFile) -> Iterator[str]:
-    """Yield a message about each change that needs a restart: in blocks read at the start, new correctors and rules."""
+    """Yield a message about each change that takes effect only after a restart.
+
+    These are changed settings in blocks that are read at the start, and names of new correctors and rules.
+    """
     for block_name in _BLOCKS_READ_AT_START:
         old_block = getattr(file_at_start, block_name)
         new_block = getattr(current_file, block_name)

@@ -82,7 +82,7 @@ async def resolve_request(
 ) -> tuple[RequestFacts, Policy]:
     """The facts of a request and its policy; raises LiteLLM's error if the request asks for something forbidden.
 
-    The client's settings for us are removed from the metadata in `data`.
+    `data` is the request's body with LiteLLM's additions; the client's settings for us are removed from its metadata.
     """
     current = policies.current
     field_names = [field.name for field in extensions.request_fields]
@@ -110,7 +110,10 @@ async def resolve_request(
 
 
 def _add_traffic_percentile(facts: RequestFacts, data: Mapping[str, Any], user: UserAPIKeyAuth) -> RequestFacts:
-    """The facts with the percentile (0 to 99) of the conversation, which picks one aligner for all its requests."""
+    """The facts with the percentile (0 to 99) of the conversation, which picks one of several aligners.
+
+    It is the same for all requests of a conversation. None is added on endpoints whose answers are not corrected.
+    """
     wire_format = wire(user.request_route)
     if wire_format is None:  # the endpoint's answers are not corrected
         return facts
@@ -121,7 +124,10 @@ def _add_traffic_percentile(facts: RequestFacts, data: Mapping[str, Any], user: 
 def resolve_answer(
     policies: PolicySource, extensions: Extensions, facts: RequestFacts, policy: Policy, group: str
 ) -> Policy | None:
-    """The policy, at least as strict as `policy`, if `group` answered; None if the requested model did."""
+    """The policy of a request that the model group `group` answered; None if the requested model did.
+
+    It is at least as strict as `policy`, which the request got before the answer.
+    """
     if routing.is_same_group(facts.names, group):
         return None
     resolver = policies.current.resolver
@@ -146,7 +152,8 @@ def _add_payer(policy: Policy, facts: RequestFacts, user: UserAPIKeyAuth) -> Pol
 def trusted_metadata(data: Mapping[str, Any], trust: Trust) -> dict[str, Any]:
     """The metadata of team and key that the policies file trusts, merged; the key's overrides the team's.
 
-    Warns once for each key if untrusted metadata of the key or its team tries to switch the guardrail off.
+    LiteLLM stores both in the metadata dicts of the request `data`. Warns once for each key if untrusted metadata of
+    the key or its team tries to switch the guardrail off.
     """
     merged: dict[str, Any] = {}
     for request_metadata in metadata_buckets(data):
@@ -271,7 +278,8 @@ def _read_client_fields(client_settings: Sequence[object], names: Iterable[str])
 def _model_names(data: Mapping[str, Any], user: UserAPIKeyAuth) -> tuple[str, tuple[str, ...]]:
     """The requested model, and all names whose policies count instead (empty: only the model's policy counts).
 
-    These are the model's groups; if path, query or body also name other models, these and the model itself, too.
+    These names are the model's groups. If the path, query or body of the request also names other models, all of these
+    and the model itself are among the names.
     """
     requested_model = _requested_model(data, user.request_route)
     model, groups = routing.resolve_name(requested_model, user.team_id)

@@ -156,7 +156,7 @@ class RequestState:
             self.selecting = None
 
     def finalize(self, outcomes: Sequence[Outcome]) -> None:
-        """Set the final outcomes."""
+        """Set the final outcomes and mark the state as final."""
         self.outcomes = list(outcomes)
         self.is_final = True
 
@@ -232,7 +232,10 @@ class RequestState:
         return f"{summary} refused={use.refused}" if use.refused else summary
 
     def _use_fields(self) -> Iterator[str]:
-        """Yield the use of the editor (calls, tokens read and written) and judge for a comment: "editor=2/180/40"."""
+        """Yield the use of editor and judge for a stream's comment, such as "editor=2/180/40".
+
+        These are the editor's calls, tokens read and written, and the judge's segments asked, flagged and cleared.
+        """
         editing = editor_use(self.outcomes)
         if editing:
             yield f"editor={editing.calls}/{editing.read}/{editing.written}"
@@ -336,7 +339,10 @@ class RequestState:
         }
 
     def _decisive_outcome(self) -> Outcome:
-        """The outcome with the first status in `_STATUS_RANK`; of several, the first with a reason, else the first."""
+        """The outcome that gives the response its status: the one whose status comes first in `_STATUS_RANK`.
+
+        Of several with this status, it is the first with a reason, else the first. There must be an outcome.
+        """
         if len(self.outcomes) == 1:
             return self.outcomes[0]
         return min(self.outcomes, key=lambda outcome: (_STATUS_RANK.index(outcome.status), outcome.reason is None))

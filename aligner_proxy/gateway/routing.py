@@ -107,8 +107,8 @@ TOO_MANY_FALLBACKS = f"too many models in fallbacks; at most {MAX_FALLBACKS} are
 def resolve_name(model: str, team_id: str | None) -> tuple[str, tuple[str, ...]]:
     """The name to match with the policies' routes, and LiteLLM's model groups behind it, if it is not a group itself.
 
-    For the id of a deployment, its group's name is returned, since nobody writes a route for an id and a pattern could
-    match it by chance.
+    `model` is the name that the client sent, perhaps an alias. If it is the id of a deployment, its group's name is
+    returned instead, since nobody writes a route for an id and a pattern could match it by chance.
     """
     router = _find_router()
     if router is None or not model or _is_group(router, model):
@@ -218,7 +218,10 @@ def _resolve_pattern(router: Any, model: str, team_id: str | None) -> tuple[str,
 
 
 def _list_groups(router: Any, deployments: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the group of each deployment, by its id: LiteLLM names a deployment found by an alias after the alias."""
+    """Yield the group of each deployment.
+
+    It is looked up by id, since LiteLLM names a deployment that was found by an alias after the alias.
+    """
     for deployment in deployments:
         deployment_id = (deployment.get("model_info") or {}).get("id")
         group = _deployment_group(router, str(deployment_id))
@@ -325,7 +328,10 @@ def _client_body(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _check_fallbacks(field: str, value: object, *, allows_settings: bool) -> None:
-    """Raise `RouterFieldRefused` for too many fallbacks or, unless `allows_settings`, for more than names of models."""
+    """Raise `RouterFieldRefused` for fallbacks that are not a list of names, or are too many.
+
+    The count is checked before any single entry. With `allows_settings`, entries may do more than name models.
+    """
     if value is None:
         return
     if not isinstance(value, list):

@@ -106,7 +106,10 @@ def drop_from_body(route: str | None, data: Mapping[str, Any], body: Any, answer
 
 
 def copy_outcome(policy: Policy) -> Outcome:
-    """The outcome of an answer with a copy that cannot be dropped, as `on_skip.annotations` of the policy says."""
+    """The outcome of an answer with a copy that cannot be dropped, as `on_skip.annotations` of the policy says.
+
+    Under `judge` it is a failure of class `unjudged`; else the answer is skipped with the reason `annotations`.
+    """
     if policy.on_skip.annotations is OnSkip.JUDGE:
         return Outcome(Status.FAILED, CopyStays.reason, None, policy)
     return Outcome(Status.SKIPPED, SkipReason.ANNOTATIONS.value, None, policy)

@@ -1,7 +1,7 @@
 """Shadow corrections: background corrections of shadow mode, for which no client waits, with bounded concurrency. A
 shadow aligner is another aligner that judges the same answer in the background, only for comparison.
 
-Results appear only in telemetry and audit.
+Results appear only in telemetry and audit. An answer above the limit is skipped with the reason `shadow_full`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class ShadowCorrections:
     def start(self, texts: Sequence[Exchange], policy: Policy, correct: CorrectTexts) -> list[Outcome]:
         """Start a background correction of the texts of one answer, and return the outcomes that the client gets now.
 
-        If all texts are skipped, or too many answers wait, no task is started and the texts are recorded here.
+        The started task calls `correct` with all texts, which records them, also those that are skipped. If all texts
+        are skipped, or too many answers wait, no task is started and the texts are recorded here.
         """
         skip_reasons = [eligibility.check(eligibility.note_calls(exchange, policy), policy) for exchange in texts]
         is_full = len(self._tasks) >= self._max_tasks
@@ -65,7 +66,8 @@ class ShadowCorrections:
     ) -> None:
         """Let the shadow aligner judge an answer if nothing else runs, else only count the answer as `shed` (left out).
 
-        Of the `active_count` corrections, `own_active_count` are of this answer, and so are not other work.
+        `judge_answer` is called with `exchange` in a task of its own, and records the result. `own_active_count` says
+        how many of the `active_count` corrections are of this answer, and so are not other work.
         """
         # The current task may be the shadow correction whose answer this is.
         other_tasks = self._tasks - {asyncio.current_task()}

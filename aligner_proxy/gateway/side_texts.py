@@ -84,7 +84,10 @@ def scoring_state(state: RequestState, kind: SideKind | IncomingKind) -> Request
 
 
 def correcting_state(state: RequestState, kind: SideKind | IncomingKind) -> RequestState:
-    """A copy of a request's state under which texts of one kind are all corrected, with a record of their own."""
+    """A copy of a request's state under which texts of one kind are corrected, with a record of their own.
+
+    None of the texts is skipped, whatever the policy says about skipped answers.
+    """
     kind_name = kind.value
     policy = replace(
         state.policy,
@@ -105,7 +108,10 @@ def correcting_state(state: RequestState, kind: SideKind | IncomingKind) -> Requ
 
 
 def make_side_exchange(empty_exchange: Exchange, index: int, text: str, *, no_store: bool) -> Exchange:
-    """An exchange in which a side text is the answer to the request's conversation, so that it is judged like one."""
+    """An exchange in which a side text is the answer, so that it is judged like one; with `no_store`, it is not cached.
+
+    `empty_exchange` has the request's conversation and no answer; `index` is the number that the text gets.
+    """
     return replace(
         empty_exchange,
         index=index,
@@ -136,9 +142,10 @@ class _KindTreatments:
 
 
 async def withhold_error(state: RequestState, side: SideTexts | None, error: Exception) -> HTTPException | None:
-    """Withhold the message of an upstream's error if it quotes an answer, or if `side` would block its text.
+    """Withhold the message of an upstream's error if it quotes an answer, or if the policy would block its text.
 
-    Returns the error to raise instead if the message cannot be removed in place, else None.
+    `side` judges the message; None if the policy lets side texts pass. Returns the error to raise instead if the
+    message cannot be removed in place, else None.
     """
     if state.is_enforced and upstream_errors.quotes_answer(error):
         return upstream_errors.withhold_message(error)
@@ -328,7 +335,10 @@ class SideTexts:
             text.is_released = any(text.pieces[0] in self._request_strings(name) for name in field_names)
 
     def _uncovered_text(self, text: SideText, covering_texts: Sequence[str]) -> str:
-        """The part of a text that occurs neither in `covering_texts` nor in a field that the response repeats."""
+        """The part of a text that has to be judged; empty if there is none.
+
+        This part occurs neither in `covering_texts` nor in a field of the request that the response repeats.
+        """
         if not self._state.policy.objectives:  # nothing can be flagged
             return ""
         # Tried first without the request's strings, which are expensive to collect.
@@ -338,7 +348,10 @@ class SideTexts:
         return self._reader.uncovered_text(text, (*covering_texts, *request_strings))
 
     async def withhold_flagged_error(self, error: Exception) -> HTTPException | None:
-        """Judge, once, the text of an upstream's error, and withhold it (`withhold_message`) if it would be blocked."""
+        """Judge the text of an upstream's error, and remove it from the error if the policy would block such a text.
+
+        Returns the error to raise instead if the text cannot be removed, else None. An error is judged only once.
+        """
         if not upstream_errors.is_from_upstream(error) or getattr(error, _JUDGED, False):
             return None
         setattr(error, _JUDGED, True)

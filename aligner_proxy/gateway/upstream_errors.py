@@ -24,7 +24,10 @@ _REFUSAL_STATUSES = range(400, 500)
 
 
 class UpstreamItems:
-    """Iterator over a stream that ends without an error even if the stream breaks; `raise_error` raises it later."""
+    """Iterator over a stream's items that ends without an error even if the stream breaks.
+
+    So its reader can first pass on what it still holds; then it calls `raise_error`, which raises the error.
+    """
 
     def __init__(self, source: AsyncIterable[Any]) -> None:
         self._items = aiter(source)

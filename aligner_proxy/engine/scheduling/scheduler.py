@@ -6,8 +6,9 @@ with the shortest job.
 
 Prompts may slow decoding jobs only up to a limit; if time were shared evenly, all jobs of a full engine would be late
 together. If the step serves a tenant that was given fewer tokens than others (is "poorer"), prompts of the others may
-slow its jobs hardly at all. A job that cannot be ready in time is not started. When blocks run out, the job admitted
-last frees its blocks and starts again later; the text it has written is not lost.
+slow its jobs hardly at all. A job that cannot be ready in time is not started; a request's time is estimated from
+recent requests, above all slow ones. When blocks run out, the job admitted last frees its blocks and starts again
+later; the text it has written is not lost.
 
 An answer that is only read ahead, while its upstream writes it, gets tokens that cost other jobs next to nothing. In a
 step with other work, these are as many as hardly lengthen the step; otherwise a chunk so short that a new job can wait

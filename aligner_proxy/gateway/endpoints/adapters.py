@@ -159,7 +159,10 @@ async def _judge_agentgateway(body: AgentgatewayBody, judge: JudgeBatch) -> dict
 
 
 async def _judge_portkey(body: WebhookRequest, judge: JudgeBatch) -> dict[str, Any]:
-    """The body of Portkey's webhook: `verdict` (whether the answer may pass), `data`, and a corrected response."""
+    """The body of Portkey's webhook: `verdict` (whether the answer may pass), and `data` with the status or reason.
+
+    If the answer was corrected, `transformedData` has the corrected response.
+    """
     request = body.request.content or {}
     response = body.response.content or {}
     has_response = bool(response or body.response.model_extra)

@@ -64,7 +64,10 @@ async def decide(
 async def _ask_engine(
     pipeline: Pipeline, state: RequestState, question_body: DecisionForm, decision: Decision
 ) -> dict[str, Any]:
-    """The JSON answer from the engine's scores; raises HTTP 403 if the policy lacks the objective of a question."""
+    """The JSON answer to the questions, from the engine's scores of the text.
+
+    Raises HTTP 403 if the policy of the request lacks the objective of a question.
+    """
     policy = replace(state.policy.drop_judges(), score_only=True)
     engine = pipeline.engine_of(policy)
     exchange = Exchange(state.call_id, 0, decision.turns, decision.text)

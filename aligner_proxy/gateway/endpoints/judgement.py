@@ -192,7 +192,8 @@ async def judge_answers(
 ) -> JudgedBatch:
     """Judge answers as if an upstream had given them.
 
-    Raises LiteLLM's error if the caller lacks permission, and `Blocked`; both have the x-aligner headers.
+    Raises LiteLLM's error if the caller lacks permission, and `Blocked` if the policy prefers an error; both have the
+    x-aligner headers.
     """
     if len(answers.texts) > MAX_ANSWERS:
         raise ProxyException(f"at most {MAX_ANSWERS} texts are judged at once", "invalid_request_error", "texts", 400)
@@ -275,7 +276,10 @@ def list_changes(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
 def _find_worst_segment(
     flagged_ranges: Sequence[tuple[int, int, SegmentScore]], start: int, end: int
 ) -> SegmentScore | None:
-    """The segment with the highest score of the `flagged_ranges` that an edit touches; None if there is none."""
+    """The flagged segment with the highest score among those that an edit touches; None if it touches none.
+
+    `flagged_ranges` comes from `_list_flagged_ranges`. The edit replaces the characters from `start` to before `end`.
+    """
     end = max(end, start + 1)  # an insertion has no characters of its own, and counts as one character wide
     touched_segments = [segment for first, last, segment in flagged_ranges if first < end and start <= last]
     return max(touched_segments, key=lambda segment: segment.score or 0.0, default=None)
@@ -310,7 +314,10 @@ def count_undecided(before: str, after: str, outcome: Outcome | None) -> int:
 
 
 def _count_equal_ends(old: str, new: str) -> tuple[int, int]:
-    """How many characters of whole words two texts share at both ends: "two red cars" and "two blue cars" 4 and 5."""
+    """How many characters two texts share at their beginning, and at their end, in whole words only.
+
+    For example "two red cars" and "two blue cars" share 4 and 5 characters.
+    """
     prefix = common_prefix_length(old, new)
     while prefix and not (is_word_boundary(old, prefix) and is_word_boundary(new, prefix)):
         prefix -= 1

@@ -53,7 +53,10 @@ def install_endpoints(hooks: GatewayHooks) -> None:
 
 
 def add_endpoints(app: FastAPI, auth: Callable[..., Any], hooks: GatewayHooks) -> None:
-    """Add the endpoints to an application, or only replace the hooks; `auth` is the dependency that finds callers."""
+    """Add the endpoints to an application, or only replace the hooks if they are there already.
+
+    `auth` is the FastAPI dependency that authenticates the caller.
+    """
     has_endpoints = app in _hooks
     _hooks[app] = hooks
     if not has_endpoints:
@@ -74,7 +77,11 @@ def _make_judge(request: Request, caller: Any) -> adapters.JudgeBatch:
 
 
 def _make_router(auth: Callable[..., Any], align_body: type[AlignBody]) -> APIRouter:
-    """The routes of the gateway's own endpoints; `align_body` is the body of `POST /v1/align` with plugins' fields."""
+    """The routes of the gateway's own endpoints.
+
+    `auth` is the FastAPI dependency that authenticates the caller, `align_body` the body of `POST /v1/align` with the
+    fields of plugins.
+    """
     authenticated = Depends(auth)
     router = APIRouter(tags=list(_TAGS), responses=_ERRORS)
 
@@ -175,7 +182,10 @@ def _describe_body(body_class: type[BaseModel]) -> dict[str, Any]:
 
 
 def _inline_schema(schema: Any, definitions: Mapping[str, Any]) -> Any:
-    """A part of a JSON schema with definitions in place of `$ref`, which would not resolve in an OpenAPI document."""
+    """A part of a JSON schema with each reference (`$ref`) replaced by the definition of that name.
+
+    In an OpenAPI document the references would not resolve.
+    """
     if isinstance(schema, list):
         return [_inline_schema(entry, definitions) for entry in schema]
     if not isinstance(schema, dict):

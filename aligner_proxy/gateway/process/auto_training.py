@@ -75,7 +75,10 @@ class AutoTrainer:
             await asyncio.sleep(self.check_every_s)
 
     async def train_due(self, engine: ServingEngine) -> None:
-        """Teach the objectives that are due, if any; raises `AlignerProxyError`, `OSError` or `ValueError`."""
+        """Teach the objectives that are due, if there are any, and wait until the training has ended.
+
+        Raises an error of this package, `OSError` or `ValueError` if the files or the engine cannot be read.
+        """
         file = registry.load_policies(self.policies)
         if not subjects.list_subjects(file):  # no objective has examples, so the engine need not be asked
             return
@@ -85,7 +88,10 @@ class AutoTrainer:
             await self._run_training(engine, [subject.title for subject in due_subjects])
 
     def _take_due_subjects(self, file: PolicyFile, info: AlignerInfo) -> list[Subject]:
-        """The objectives to teach now, which lack a head for the engine of `info`, and were not attempted recently."""
+        """The objectives to teach now, since they lack a head for the engine of `info`; they are noted as attempted.
+
+        An objective is left out if it was attempted recently with the same text, examples and aligner.
+        """
         index = HeadStore.for_file(file).index()
         due_subjects = []
         for subject in subjects.list_subjects(file):
@@ -100,7 +106,10 @@ class AutoTrainer:
         return list(dict.fromkeys(due_subjects))  # one training serves all aligners of an objective
 
     async def _run_training(self, engine: ServingEngine, titles: Sequence[str]) -> None:
-        """Run `aligner-proxy teach` for the objectives with these titles at low priority, and log its report."""
+        """Run `aligner-proxy teach` for the objectives with these titles at low priority, and log its report.
+
+        If this is cancelled, the process is killed.
+        """
         command = [sys.executable, "-m", "aligner_proxy", "teach", str(self.policies), *titles, "--json"]
         if engine.address:
             command += ["--engine", engine.address]

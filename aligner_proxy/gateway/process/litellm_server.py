@@ -54,7 +54,10 @@ class _TetheredConfig(uvicorn.Config):
 def serve(
     listeners: list[socket.socket], limits: ConnectionLimits, app: str, *, workers: int, **arguments: Any
 ) -> None:
-    """Serve an application on these sockets, with these limits; LiteLLM calls this in place of `uvicorn.run`."""
+    """Serve the application `app` on these sockets, with these limits; LiteLLM calls this in place of `uvicorn.run`.
+
+    Exits with uvicorn's status if the application cannot be started.
+    """
     server_config = _TetheredConfig(app, workers=workers, **{**arguments, **connections.uvicorn_settings(limits)})
     if server_config.workers > 1:
         Multiprocess(server_config, listeners).run()
@@ -74,7 +77,11 @@ def _unify_logs() -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Run LiteLLM's command line with `uvicorn.run` replaced by `serve`."""
+    """Run LiteLLM's command line with `uvicorn.run` replaced by `serve`.
+
+    `arguments` are a JSON object (`sockets`: file descriptors, `limits`: of connections), then LiteLLM's arguments.
+    Between imports and start, this waits for a line on standard input.
+    """
     settings = json.loads(arguments[0])
     listeners = [socket.socket(fileno=descriptor) for descriptor in settings["sockets"]]
     uvicorn.run = partial(serve, listeners, ConnectionLimits(**settings["limits"]))

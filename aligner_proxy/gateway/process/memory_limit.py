@@ -40,7 +40,10 @@ class MemoryLimit:
         return await self._wait_above(pid, 1.0, 1)
 
     async def _wait_above(self, pid: int, share: float, needed_checks: int) -> int:
-        """Wait until a process or a descendant exceeds this share of the limit at `needed_checks` checks in a row."""
+        """Wait until process `pid` or a descendant exceeds this share of the limit at `needed_checks` checks in a row.
+
+        Returns the megabytes of the largest process. Without a limit, this waits forever.
+        """
         checks_above = 0
         while True:
             await asyncio.sleep(self.check_every_s)

@@ -165,7 +165,10 @@ class EngineProcess:
         """Task that restarts the engine when it ends; None until it is ready, and if the engine is not our child."""
 
     async def start(self, user: Generation, pace: Pace) -> None:
-        """Start the engine for its first `user`, wait until it is ready, and restart it whenever it ends."""
+        """Start the engine for its first generation, `user`, wait until it is ready, and restart it whenever it ends.
+
+        For a further generation, this only notes that it uses the engine, which serves already.
+        """
         is_shared = bool(self._users)
         self._users.add(user)
         if is_shared:  # it serves already
@@ -243,7 +246,10 @@ class _RestartPauses:
         """Seconds of the next pause, unless the child runs for `stable_s` seconds before."""
 
     def take_pause(self, run_s: float) -> float:
-        """The seconds to pause now, after the child ran for `run_s` seconds; the following pause is twice as long."""
+        """The seconds to pause now, after the child ran for `run_s` seconds; the following pause is twice as long.
+
+        After a run of `stable_s` seconds the pauses start again with the shortest.
+        """
         if run_s >= self._pace.stable_s:
             self._next_pause_s = self._pace.first_pause_s
         pause_s = self._next_pause_s
@@ -282,7 +288,7 @@ async def run(
 ) -> int:
     """Supervise the engine and LiteLLM; return 0 after a signal, or the status of a LiteLLM that ends before it serves.
 
-    `on_drain` is called at the shutdown, before the child processes are stopped.
+    `make_generation` builds a generation. `on_drain` is called at the shutdown, before the child processes are stopped.
     """
     supervisor = _Supervisor(make_generation, pace or Pace(), memory or MemoryLimit())
     with supervisor.handle_signals():
@@ -368,9 +374,10 @@ class _Supervisor:
         log.warning("litellm: uses %d MB of %d; a new process replaces it", resident_mb, self._memory.max_mb)
 
     async def _wait_until_drained(self, pid: int) -> None:
-        """Wait until no earlier LiteLLM is finishing requests, since three at once would need too much memory.
+        """Wait until no earlier LiteLLM is finishing requests, before the serving LiteLLM `pid` gets a successor.
 
-        If the serving LiteLLM `pid` exceeds its limit meanwhile, the earlier processes must finish quickly.
+        Three LiteLLM processes at once would need too much memory. If the serving process exceeds its limit meanwhile,
+        the earlier processes must finish quickly.
         """
         retirements = set(self._retirements)
         limit_task = asyncio.ensure_future(self._memory.wait_until_exceeded(pid))
@@ -387,7 +394,8 @@ class _Supervisor:
     async def _revive(self, predecessor: Generation) -> Generation:
         """Replace a generation whose LiteLLM has ended, trying until it works; return the new generation.
 
-        The engine stays, unless SIGHUP arrives. The listening port stays open, so clients wait.
+        The engine stays, unless SIGHUP arrives. The listening port stays open, so clients wait instead of being
+        refused.
         """
         status = await predecessor.gateway.wait()
         run_s = time.monotonic() - predecessor.gateway.started_at
@@ -407,9 +415,10 @@ class _Supervisor:
     async def _replace_generation(
         self, current: Generation, shared_engine: EngineProcess | None, consequence: str
     ) -> Generation | None:
-        """Start a generation in place of `current`, which is drained and stopped in the background.
+        """Start a generation in place of `current`, with its own engine or, if given, a shared engine.
 
-        None if it cannot be started, so that `current` stays; `consequence` says in the log what happens then.
+        `current` is drained and stopped in the background. If the new generation cannot be started, `current` stays and
+        None is returned; `consequence` says in the log what happens then.
         """
         log.info("restart: starting a new %sLiteLLM", "" if shared_engine else "engine and ")
         successor = None

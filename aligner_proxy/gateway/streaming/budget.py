@@ -41,7 +41,9 @@ def estimate_bytes(item: object, chars: int) -> int:
 
 
 class StreamBudget:
-    """Counts the memory that the streams of one worker hold; the streams themselves stop reading at the limits."""
+    """Counts the memory that the streams of one worker hold. Its limits are `max_mb` for all streams together and
+    `stream_mb` for one stream, both in MiB; the streams themselves stop reading at the limits.
+    """
 
     def __init__(self, max_mb: int = 512, stream_mb: int = 16) -> None:
         self.max_bytes = max_mb * _MIB
@@ -59,7 +61,7 @@ class StreamBudget:
 
     @property
     def is_full(self) -> bool:
-        """Whether all streams together hold too much."""
+        """Whether all streams together hold more than `max_bytes`."""
         return self.held_bytes > self.max_bytes
 
     def add(self, tenant: str, size: int) -> None:
@@ -139,7 +141,9 @@ class StreamAccount:
         return self._budget.is_full and self._budget.shares_used_by(self._tenant) > 1
 
     async def wait_for_freed_bytes(self, within_s: float) -> bool:
-        """Wait until some stream frees bytes; return False if none did in time and all together still hold too much."""
+        """Wait until some stream frees bytes; return False if none did within `within_s` seconds and all streams
+        together still hold too much.
+        """
         has_freed = await self._budget.wait_for_freed_bytes(within_s)
         return has_freed or not self._budget.is_full
 

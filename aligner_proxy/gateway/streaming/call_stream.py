@@ -1,7 +1,8 @@
 """Corrects the tool calls of one stream before anything else reads it. The events of a call, and all events behind
 them, wait for the end of the call. A place (`Place`) says where in the response a call stands.
 
-If the waiting events take more memory than a stream may have, they go on uncorrected.
+If the waiting events take more memory than a stream may have, they go on uncorrected. Of a corrected call, the first
+piece gets all of its new arguments, and the other pieces become empty. Without an edit the events go on as they came.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class CallStream:
         upstream.raise_error()
 
     async def _read_events(self, upstream: UpstreamItems) -> AsyncGenerator[StreamEvent, None]:
-        """Yield the decoded events of a stream."""
+        """Yield the decoded events of a stream; if the upstream breaks off, end, and `upstream` keeps the error."""
         async for item in upstream:
             for event in self._decoder.feed(item):
                 yield event
@@ -233,7 +234,10 @@ class CallStream:
         return items
 
     async def _map_with_pauses(self, make_item: Callable[..., object], *columns: Sequence[Any]) -> list[object]:
-        """The results of `map(make_item, *columns)`, without `NOTHING`; other tasks run between two results."""
+        """The results of `map(make_item, *columns)`, without those that are `NOTHING`.
+
+        Other tasks run between two results, since there may be thousands of them.
+        """
         items = []
         for arguments in zip(*columns, strict=True):
             item = make_item(*arguments)
@@ -243,9 +247,10 @@ class CallStream:
         return items
 
     def _make_later_item(self, event: _WaitingEvent) -> object:
-        """The item to deliver at once for an event that brings no new call, while no event waits; perhaps `NOTHING`.
+        """The item to deliver at once for an event that brings no new call, while no event waits.
 
         The event may repeat a corrected call, or quote text that was removed from a call, and is then changed likewise.
+        `NOTHING` if nothing is left of it.
         """
         if not self._calls.has_edits:
             # An unreadable event cannot be searched for copies; the check of texts beside the answer reports it later.
@@ -279,7 +284,10 @@ class CallStream:
         return item if edited is value else frame.with_event(edited)
 
     def _find_new_text(self, call: CallText) -> str:
-        """The text to deliver in place of arguments or a piece; the first piece of a corrected call gets all of it."""
+        """The text to deliver in place of arguments or a piece of them.
+
+        Of a corrected call the first piece becomes all of the new arguments, and the other pieces become empty.
+        """
         if not call.is_piece:
             return self._calls.find_new_text(call)
         arguments = self._whole_arguments.get(call.place, "")

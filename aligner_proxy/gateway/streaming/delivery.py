@@ -251,7 +251,10 @@ class StreamDelivery(abc.ABC, Generic[Text]):
                 self.give_up_correcting()
 
     async def _enqueue(self, event: StreamEvent) -> None:
-        """Add the event's pieces to their texts and the texts beside the answer to `side`, then queue the event."""
+        """Add the event's pieces to their texts, then queue the event with the positions of the pieces.
+
+        The texts beside the answer, such as reasoning, go to the collector `side`, if there is one.
+        """
         piece_spans = []
         for index, piece in event.pieces:
             text = self._get_text(index)
@@ -406,7 +409,10 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         return self._queue.first.event.original if self._queue and self._may_show_next_event else None
 
     async def _wait_for_items(self) -> bool:
-        """Wait for items or the next heartbeat; return whether to send one now, which is allowed between two events."""
+        """Wait for items or the time of the next heartbeat; return whether to send a heartbeat now.
+
+        No heartbeat is sent while the client has only the first part of an event.
+        """
         try:
             async with asyncio.timeout(self.client.seconds_to_heartbeat):
                 await self.delivery_signal.wait()
@@ -418,7 +424,10 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         return False
 
     async def _close(self, *, is_complete: bool) -> None:
-        """End reading, give back memory and make outcomes final; `is_complete` says whether everything went out."""
+        """End reading, give back the memory of queued events and make outcomes final.
+
+        `is_complete` says whether everything was delivered.
+        """
         reading_task = self._reading_task
         self._reading_task = None  # avoids a reference cycle: the traceback of the task's error refers to this object
         if reading_task is not None:

@@ -78,7 +78,10 @@ class QueuedEvent(Generic[Text]):
         return pieces + [text.render(0, text.length) for text in self.repeated_texts.values() if not text.changed]
 
     def render_item(self) -> tuple[object, list[str]]:
-        """The item to deliver (the own object if nothing changed), and the pieces of text in it; raises `NotPutIn`."""
+        """The item to deliver (the event's own object if no text in it changed), and the pieces of text in it.
+
+        Raises `NotPutIn` if a changed text cannot be inserted.
+        """
         pieces: list[str] = []
         for (text, start, end), (_, original_piece) in zip(self.piece_spans, self.event.pieces, strict=True):
             pieces.append(text.render(start, end) if text.changed else original_piece)
@@ -103,7 +106,9 @@ class _Shape(Generic[Text]):
 
 
 class EventQueue(Generic[Text]):
-    """First-in, first-out queue of the waiting events of one stream."""
+    """First-in, first-out queue of the waiting events of one stream. An entry is an event or, to save memory, an event
+    as plain values (`PlainEvent`); what many plain entries have in common is stored once, as a shape.
+    """
 
     def __init__(self) -> None:
         self._entries: deque[QueuedEvent[Text] | PlainEvent] = deque()
@@ -131,7 +136,7 @@ class EventQueue(Generic[Text]):
         return _stored_event(self._entries[-1])
 
     def entries(self) -> list[StreamEvent | PlainEvent]:
-        """All events, each as `last` has it."""
+        """All events as they are stored, packed or not; `original_item` returns the upstream's own chunk for each."""
         return [*map(_stored_event, self._entries)]
 
     def original_item(self, entry: object) -> object:

@@ -68,7 +68,10 @@ class HeldStream(StreamDelivery[PrefilledText]):
         )
 
     async def take_item(self, item: object) -> None:
-        """Decode an item, queue its events, and keep the item, or hand it to `_released` if a text became too long."""
+        """Decode an item, queue its events, and keep the item, which is delivered if the answer stays as it is.
+
+        If a text is too long to be held, the stream continues as `_released`, to which all later items go.
+        """
         if self._released is not None:
             await self._released.take_item(item)
             return
@@ -84,7 +87,10 @@ class HeldStream(StreamDelivery[PrefilledText]):
             await self._switch_to_parts()
 
     async def _enqueue(self, event: StreamEvent) -> None:
-        """Queue an event, and note it in the opening; once a heartbeat was due, this may go out, so wake delivery."""
+        """Queue an event and, if it may belong to the opening (the events before the first text), note it there.
+
+        Once a heartbeat was due, the opening may go out before the answer, so this also wakes delivery.
+        """
         had_text = bool(self._texts)
         await super()._enqueue(event)
         self._last_entry = self._queue.last
@@ -100,9 +106,9 @@ class HeldStream(StreamDelivery[PrefilledText]):
         return max((text.length for text in self._texts.values()), default=0)
 
     async def _switch_to_parts(self) -> ReleasedStream:
-        """Stop holding an answer that became too long, and return a new stream that corrects it part by part.
+        """Stop holding an answer that became too long: a new stream corrects it part by part, from its beginning.
 
-        Raises `Blocked` if the policy prefers an error for a too long answer.
+        Returns the new stream. Raises `Blocked` if the policy prefers an error for a too long answer.
         """
         if is_blocked(self._request.state.policy, self._longest_text_length()):
             self._has_outcome = True
@@ -177,7 +183,11 @@ class HeldStream(StreamDelivery[PrefilledText]):
         self._outgoing_entries = original_entries if corrected_items is None else corrected_items
 
     async def _correct_texts(self, exchanges: Sequence[Exchange]) -> Sequence[Outcome]:
-        """Correct all texts and return the outcomes, none if the answer is skipped; raises `Blocked`."""
+        """Correct all texts of the response and return the outcomes.
+
+        If there is no text, or the upstream broke off and the policy does not judge a broken answer, the answer is
+        recorded as skipped, and the result is empty. Raises `Blocked` if the policy prefers an error.
+        """
         if self._skips_broken_answer:
             self._record_uncorrected(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
             if any(map(pipeline_outcomes.blocks, self._request.state.outcomes)):
@@ -229,7 +239,8 @@ class HeldStream(StreamDelivery[PrefilledText]):
     async def _replay_events(self, answers: DeliveredTexts, *, without_reasoning: bool) -> list[object]:
         """The items of all events with the corrected texts, and without copies of what was removed.
 
-        Raises `NotPutIn` if a text does not fit into its event, and `CopyStays` if a copy cannot be removed.
+        `without_reasoning` says whether to remove all reasoning. Raises `NotPutIn` if a text does not fit into its
+        event, and `CopyStays` if a copy cannot be removed.
         """
         request = self._request
         reasoning_format = formats.reasoning(request.state.arrival.route) if without_reasoning else None
@@ -277,7 +288,10 @@ class HeldStream(StreamDelivery[PrefilledText]):
                 yield cleaned
 
     def take_ready_items(self) -> Iterator[tuple[object, bool]]:
-        """Yield items of the opening, once it is due, and all other items once the answer is corrected."""
+        """Yield (item, whether it adds any text) of each item that may go out now; each item only once.
+
+        These are items of the opening, once it is due, and all other items once the answer is corrected.
+        """
         if self._released is not None:
             yield from self._released.take_ready_items()
         while self._may_send_opening and self._opening.admit_next(self._queue.first):
@@ -325,7 +339,10 @@ class HeldStream(StreamDelivery[PrefilledText]):
 
 
 class LiveStream(HeldStream):
-    """A stream whose original passes at once (shadow mode, `stream: passthrough`) and is corrected for the record."""
+    """A stream whose original passes at once (shadow mode, `stream: passthrough`) and is corrected only for the record.
+
+    Each item is decoded after it was delivered, and only its text is kept.
+    """
 
     async def _deliver_items(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
         """Yield the upstream's items as they arrive, then comments while the answer is corrected for the record."""

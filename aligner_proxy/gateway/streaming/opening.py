@@ -17,7 +17,9 @@ from aligner_proxy.types import Mode, SideKind
 
 
 class Opening:
-    """Decides which of the first events of one held stream may go out before its answer is decided."""
+    """Decides which of the first events of one held stream may go out before its answer is decided. The stream appends
+    each item that it delivers to `delivered`.
+    """
 
     def __init__(self, request: StreamRequest) -> None:
         self._request = request
@@ -37,7 +39,8 @@ class Opening:
     async def note_event(self, *, is_due: bool) -> None:
         """Count an event that was queued, and clear all events so far unless a side text may still block the answer.
 
-        Only if the opening `is_due` now, the side texts that have ended are judged; raises `Blocked` for one of them.
+        `is_due` says whether the opening is to go out now; only then are the side texts that have ended judged. Raises
+        `Blocked` if one of these side texts may not be delivered.
         """
         self._read_count += 1
         side = self._request.side

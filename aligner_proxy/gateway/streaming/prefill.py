@@ -25,8 +25,9 @@ UNREAD_S = 0.03
 
 
 class PrefilledText:
-    """One text of a held stream, with the session in which the engine reads it ahead, if any. Satisfies `StreamText`.
-    `get_exchange` is called when the session is opened, and returns the request's exchange without this text.
+    """One text of a held stream, with the session in which the engine reads it ahead. Satisfies `StreamText`. There is
+    no session if the text may not be read ahead or reading failed once. `get_exchange` is called when the session is
+    opened, and returns the request's exchange without this text.
     """
 
     def __init__(self, pipeline: Pipeline, policy: Policy, index: int, get_exchange: Callable[[], Exchange]) -> None:

@@ -66,7 +66,11 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
             self._copies.remember(item, ())
 
     def _new_text(self, index: int) -> GrowingAnswer:
-        """Open text number `index`, which is corrected while it grows; closed as failed if correction was given up."""
+        """Open text number `index`, which is corrected while it grows; close it as failed if correction was given up.
+
+        If the policy declines an answer of which nothing remains, all texts of one answer share a `GrowingTexts`, which
+        knows whether anything remains of them together.
+        """
         policy = self._request.state.policy
         # A stream that was too long to be held is decided part by part, not segment by segment.
         is_whole = policy.stream is StreamMode.HOLD
@@ -184,7 +188,10 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
             )
 
     async def _end_answer(self) -> None:
-        """End all texts, judge side texts, and check a refusal, which is complete only now; raises `Blocked`."""
+        """End all texts, judge pending side texts, and check a refusal, which is complete only now.
+
+        Called at the end of the upstream. Raises `Blocked` if the policy prefers an error to the refusal.
+        """
         policy = self._request.state.policy
         self._check_fault()
         await self._end_texts()
@@ -229,7 +236,10 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         return any(outcomes.blocks(Outcome(Status.SKIPPED, reason.value, None, policy)) for reason in possible_reasons)
 
     def take_ready_items(self) -> Iterator[tuple[object, bool]]:
-        """Yield (item, whether it has text) of each event, up to the first event with an undecided text."""
+        """Yield (item, whether it has text) of each event, up to the first event with an undecided text.
+
+        Raises `Blocked` if the policy prefers an error to what would go out.
+        """
         self._raise_if_blocked(self._texts.values())
         if self._memory.gave_up_correcting and self._request.side is not None:
             self._request.side.raise_if_pending()
@@ -347,7 +357,10 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         return not self._has_ended or bool(self._list_undecided())
 
     async def finalize_outcomes(self, *, is_complete: bool) -> None:
-        """Close the texts, as cancelled unless all is delivered, and record their outcomes if that was not done."""
+        """Close the texts, and record their outcomes unless this was done before.
+
+        If not everything was delivered (`is_complete` is False), the texts are closed as cancelled.
+        """
         for text in self._texts.values():
             if not is_complete:
                 text.close(Status.FAILED, metrics.CANCELLED)

@@ -43,7 +43,10 @@ async def watch_stream(
 
 
 async def _read_first_items(upstream: UpstreamItems, note_item: NoteItem) -> Sequence[Any]:
-    """Read a stream up to its first words, and return the items."""
+    """Read a stream up to its first words, but at most `_MAX_FIRST_ITEMS` items, and return the items.
+
+    If the upstream breaks off, `upstream` keeps the error.
+    """
     first_items: list[Any] = []
     async for item in upstream:
         first_items.append(item)
