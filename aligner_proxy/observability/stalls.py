@@ -243,7 +243,10 @@ def _commonest_place(counts: Counter[tuple[str, CodePlace]]) -> CodePlace:
 
 
 def find_line_owner(frame: FrameType | None) -> str:
-    """The owner of a line, which is that of the nearest caller in a known package: "aligner", "litellm" or "other"."""
+    """The owner of a thread's current line: "aligner", "litellm" or "other".
+
+    A line of another library belongs to the nearest caller in a known package, and to "other" if there is none.
+    """
     for outer_frame in _walk_outwards(frame):
         for folder in reversed(Path(outer_frame.f_code.co_filename).parts[:-1]):
             if folder in _OWNER_BY_PACKAGE:
@@ -252,7 +255,10 @@ def find_line_owner(frame: FrameType | None) -> str:
 
 
 def list_line_places(frame: FrameType | None) -> list[str]:
-    """A thread's current line as file:line, then at most `_MAX_FRAMES` lines of this project, innermost first."""
+    """Where a thread is, as file:line: its current line, then the innermost lines of this project, innermost first.
+
+    At most `_MAX_FRAMES` lines of this project are listed.
+    """
     if frame is None:
         return []
     own_places = [place for place in map(_own_place, _walk_outwards(frame)) if place is not None][:_MAX_FRAMES]

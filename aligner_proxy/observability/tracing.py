@@ -110,7 +110,10 @@ def current_context() -> Context:
 
 
 def context_of(parent: trace.Span | None) -> Context:
-    """The context for child spans of `parent`, which LiteLLM passes to its hooks; without it, the current context."""
+    """The context under which child spans of `parent` are opened; without a parent, the current context.
+
+    LiteLLM passes such a span to its hooks.
+    """
     return current_context() if parent is None else trace.set_span_in_context(parent)
 
 

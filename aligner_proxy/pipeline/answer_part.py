@@ -52,9 +52,11 @@ class HoldUntilEnd(Stage):
 class AnswerPart:
     """Corrects one part as it grows. Text is decided once it is known what goes out for it.
 
-    Positions, `get_facts` and `notify` are those of `PartState`. `hold_until_end` says whether the part is corrected as
-    a whole at its end, and `is_continuation` whether other parts of the answer come before it. The parts of one answer
-    share its `numbering` of lists, and its `reading`, which reads segments a second time; None for new ones.
+    Positions are character offsets into the part's original text. `get_facts` returns the exchange as known so far,
+    whose text does not count. `notify` is called whenever more of the text is decided. `hold_until_end` says whether
+    the part is corrected as a whole at its end, and `is_continuation` whether other parts of the answer come before it.
+    The parts of one answer share its `numbering` of lists, and its `reading`, which reads segments a second time; None
+    for new ones. `texts` decides about all texts of the answer together; None if this is the only text.
     """
 
     def __init__(

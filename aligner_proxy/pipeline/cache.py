@@ -140,7 +140,11 @@ class _Flight:
 
 
 class CorrectionCache:
-    """Corrections by key, on disk for `ttl_s` seconds and up to `max_mb` megabytes. `clock` returns seconds."""
+    """Corrections by key, on disk for `ttl_s` seconds and up to `max_mb` megabytes.
+
+    Requests share a correction while it is being computed. `clock` returns seconds, and ignores jumps of the machine's
+    clock.
+    """
 
     def __init__(self, directory: Path, ttl_s: float, max_mb: int, clock: Callable[[], float] | None = None) -> None:
         self._directory = directory

@@ -23,7 +23,10 @@ class NoNeutralAnswers(AlignerProxyError):
 
 
 def find_language(examples: Examples) -> str:
-    """Return the language of the sentences against the objective; if unclear, that of most signs, else English."""
+    """Return the language of the sentences against the objective.
+
+    If it is unclear, this is the language of which the sentences have most signs, else English.
+    """
     text = " ".join(example.text for example in examples.against)
     sign_counts = language_signs(text).hits
     return language(text) or max((ENGLISH, *sign_counts), key=lambda name: sign_counts[name])

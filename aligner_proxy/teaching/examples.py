@@ -113,7 +113,10 @@ def parse_examples(text_of_file: str, path: Path, name: str, text: str) -> Examp
 
 
 def _parse_text(text: str, path: Path) -> tuple[Any, YamlSource]:
-    """Parse a file's text, as JSON if so named, else YAML, into data and places of items; raises `ConfigError`."""
+    """Parse the text of a file, as JSON if the file's name says so, else as YAML. Raises `ConfigError`.
+
+    Returns the data, and the source that says in which line of the file each item is.
+    """
     if path.suffix == ".json":
         # YAML would accept more than JSON, so the text is checked as JSON first
         try:
@@ -159,7 +162,10 @@ def _read_answers(data: dict[str, Any], key: str, source: YamlSource) -> Iterato
 
 
 def _read_values(data: dict[str, Any], key: str, source: YamlSource, expected: str) -> list[Any]:
-    """Return the list under `key`, empty without it; raises `ConfigError` if too long, or no list of `expected`."""
+    """Return the list under `key`, empty if the key is missing; raises `ConfigError` if it is no list or too long.
+
+    `expected` says, in the error, what the list should contain.
+    """
     values = data.get(key)
     if values is None:
         return []
@@ -173,7 +179,10 @@ def _read_values(data: dict[str, Any], key: str, source: YamlSource, expected: s
 
 
 def _check_text(value: object, place: str) -> str:
-    """Return the text without white space around it; raises `ConfigError` if it is none, empty or too long."""
+    """Return the text `value` of an example, without white space around it; `place` begins the message of errors.
+
+    Raises `ConfigError` if the value is no text, has no letter or digit, or is too long.
+    """
     if not isinstance(value, str):
         raise ConfigError(f"{place}: must be text (put it in quotes)")
     text = value.strip()

@@ -215,7 +215,10 @@ def _list_shorter_hosts(answers: Sequence[Neutral]) -> list[int]:
 
 
 def _vary_violations(against: Sequence[Example], frames: Frames) -> Iterator[tuple[SegmentRole, int, list[str]]]:
-    """Yield (role, number, texts) for the violating examples: as they are, some asserted, some mentioned in a frame."""
+    """Yield (role, number of the example, texts to insert) for the violating examples.
+
+    Each example is inserted as it is; some are also asserted in a frame, and some only mentioned in a frame.
+    """
     places = count_places(len(against))
     framed_numbers = [number for number, example in enumerate(against) if can_be_framed(example.text)]
     # Evenly spread examples are framed: more near misses teach little, and each costs engine time. The step is rounded
@@ -238,7 +241,10 @@ def _repeat_fine_examples(examples: Examples) -> Iterator[tuple[SegmentRole, int
 
 
 def _fill_frames(frames: Sequence[str], example: Example, number: int, count: int) -> list[str]:
-    """Return the example in `count` of these frames, or in all; the next `number` gets other frames."""
+    """Return the example in `count` of these frames, or in all if there are fewer.
+
+    The example's `number` chooses the frames, so that the next example gets other frames.
+    """
     first = number * count
     return [fill_frame(frames[(first + n) % len(frames)], example.text) for n in range(min(count, len(frames)))]
 

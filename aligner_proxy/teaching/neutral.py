@@ -35,7 +35,10 @@ class Neutral:
 
 
 def teaching_answers(language: str = ENGLISH) -> tuple[Neutral, ...]:
-    """Return the neutral answers for teaching in a language; the English ones only to `LONGEST_TEACHING_CHARS`."""
+    """Return the neutral answers that teaching in this language reads; none if the package has none.
+
+    In English these are only the answers up to `LONGEST_TEACHING_CHARS`.
+    """
     if language != ENGLISH:
         return _answers_by_language().get(language, ())
     return tuple(

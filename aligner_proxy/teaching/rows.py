@@ -163,7 +163,10 @@ class RowReader:
 
 
 def _decode_rows(exchange: ExchangeRows, width: int) -> AnswerRows:
-    """Decode the rows of an answer, without the empty segment at its end; raises `InvalidOutput` for a wrong number."""
+    """Decode the rows of an answer, of `width` numbers each; the empty segment at the end of the answer is dropped.
+
+    Raises `InvalidOutput` if there are not as many rows as segments.
+    """
     data = base64.b64decode(exchange.rows)
     row_bytes = width * _NUMBER_BYTES
     if len(data) != row_bytes * len(exchange.segments):

@@ -306,7 +306,10 @@ class HeadStore:
 
     @contextlib.contextmanager
     def _lock_index(self) -> Iterator[Index]:
-        """Yield the index, locked against other processes; raises `ConfigError` if its folder cannot be written."""
+        """Lock the index, so that no other process changes it, and yield its content.
+
+        Raises `ConfigError` if the folder cannot be written.
+        """
         try:
             (self.folder / "heads").mkdir(mode=0o700, parents=True, exist_ok=True)
             with (self.folder / "lock").open("w") as lock:

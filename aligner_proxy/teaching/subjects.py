@@ -59,7 +59,10 @@ class TeachingState(StrEnum):
 
 
 def list_subjects(file: PolicyFile) -> list[Subject]:
-    """Return every objective with examples, the file's first; raises `ConfigError` if two texts share examples."""
+    """Return every objective with examples, first those of the whole file, then those of the tenants.
+
+    Raises `ConfigError` if two objectives of different texts share a file of examples.
+    """
     subjects: list[Subject] = []
     for title, name, entry, tenant, path in iter_objectives(file):
         if entry.examples is not None:
@@ -124,7 +127,10 @@ def used_aligners(file: PolicyFile) -> list[str]:
 
 
 def teaching_state(subject: Subject, index: Index, aligner_name: str, content_hash: str | None = None) -> TeachingState:
-    """Return a subject's state for one aligner; `content_hash` is the served aligner's, None if it is not known."""
+    """Return the teaching state of a subject for one aligner.
+
+    `content_hash` is that of the aligner as the engine serves it; None if it is not known.
+    """
     objective = index.objective(subject.scope, subject.name)
     if objective.is_forgotten(aligner_name):
         return TeachingState.FORGOTTEN

@@ -448,7 +448,8 @@ def _fit_scale(fitted: _FittedHeads, threshold: float) -> float:
 def advise_examples(version: Version, half: Count) -> str:
     """Return a sentence on whether more examples would help.
 
-    It compares the held-out examples that heads found which learned from half of the others, and from all of them.
+    It compares the held-out examples that heads found which learned from half of the others (`half`), and from all of
+    the others (in `version`).
     """
     held_out = version.found
     if held_out.of < _MIN_FOR_ADVICE:

@@ -46,7 +46,10 @@ class FactDecision:
 
 @dataclass(frozen=True, slots=True)
 class DoubtDecider:
-    """Asks a judge and an editor, either of which may be missing, about the facts of one answer that are unsettled."""
+    """Asks a judge and an editor, either of which may be missing, about the facts of one answer that are unsettled.
+
+    A fact is unsettled if the comparison of its words with the references cannot say whether they contradict it.
+    """
 
     references: Sequence[Reference]
     turns: Sequence[Turn]

@@ -158,7 +158,10 @@ class ClientTexts:
 
 @dataclass(slots=True)
 class Grounder:
-    """Checks one answer against its references, and makes edits of the facts that they contradict."""
+    """Checks one answer against its references, and makes edits of the facts that they contradict.
+
+    A fact is unsettled if a statement (a fact of a reference) may contradict it, but not surely enough for an edit.
+    """
 
     matcher: Matcher
     arbiter: Arbiter = Arbiter.WORDS

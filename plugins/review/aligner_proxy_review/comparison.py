@@ -73,7 +73,10 @@ def compare_evidence(
 
 
 def select_answers(entries: Sequence[Entry], prefix: str) -> list[Entry]:
-    """Return the entries whose aligner or policy hash begins with `prefix`; raises `ConfigError` unless one fits."""
+    """Return the entries of the aligner or policy whose hash begins with `prefix`.
+
+    Raises `ConfigError` if the prefix is too short, or fits no hash or several.
+    """
     if len(prefix) < _MIN_DIGITS:
         raise ConfigError(f"{prefix!r} is too short; give at least {_MIN_DIGITS} digits of a hash")
     hashes = {hash_ for entry in entries for hash_ in (entry.aligner, entry.policy_hash) if hash_}

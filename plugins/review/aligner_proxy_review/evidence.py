@@ -191,7 +191,10 @@ def reviewers_disagree(reviews: Sequence[Review]) -> bool:
 
 
 def mark_contradictions(reviews: Sequence[Review]) -> list[bool]:
-    """For each review of an answer: whether somebody else gave another verdict on the same segment, or on the whole."""
+    """Return, for each review of one answer, whether another person gave another verdict on the same segment.
+
+    Reviews of the whole answer are compared with each other only.
+    """
     reviewers_by_segment: dict[int | None, dict[ReviewVerdict, set[str]]] = defaultdict(lambda: defaultdict(set))
     for review in reviews:
         reviewers_by_segment[review.segment][review.verdict].add(review.who)
@@ -207,7 +210,10 @@ def mark_contradictions(reviews: Sequence[Review]) -> list[bool]:
 
 
 def find_agreed_verdict(reviews: Sequence[Review]) -> ReviewVerdict | None:
-    """The worst verdict on an answer, perhaps of several segments; None without reviews, or if reviewers disagree."""
+    """The worst verdict that these reviews of one answer give; None without reviews, or if reviewers disagree.
+
+    Reviews of different segments may have different verdicts without disagreement.
+    """
     if not reviews or reviewers_disagree(reviews):
         return None
     return min((review.verdict for review in reviews), key=_WORST_FIRST.index)
@@ -268,7 +274,10 @@ def _edited_text(entry: Entry) -> str | None:
 
 
 def _answer_key(entry: Entry) -> tuple[object, ...] | None:
-    """(tenant, conversation, original text) of a judged answer; None if it was not judged or its text not stored."""
+    """(tenant, conversation, original text): what two entries of the same answer have in common.
+
+    None if the answer was not judged or its text was not stored.
+    """
     if entry.content is None or entry.changed is None or entry.status == Status.FAILED:
         return None
     exchange = entry.content.exchange

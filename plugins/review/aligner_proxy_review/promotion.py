@@ -110,7 +110,10 @@ class Proposal:
 
     @property
     def doubtful_comments(self) -> list[int]:
-        """Numbers, from 1, of comments that may no longer be right: in changed lines, and right above them."""
+        """Numbers, from 1, of lines with a comment that may no longer be right.
+
+        They are the changed lines with a comment, and lines of comment right above a changed line.
+        """
         old_lines = self.before.splitlines()
         new_lines = self.after.splitlines()
         matcher = difflib.SequenceMatcher(None, old_lines, new_lines, autojunk=False)
@@ -129,7 +132,10 @@ class Proposal:
 
 
 def make_proposal(path: Path, target: Target, changes: SettingChanges) -> Proposal:
-    """Return the proposal to make `changes` at `target` in the policies file; raises `ConfigError` as `check` would."""
+    """Return the proposal to make `changes` at `target` in the policies file at `path`.
+
+    Raises `ConfigError` if `check` would refuse the result.
+    """
     before = read_text(path)
     file = registry.parse_policies(before, path)
     place = target.find_place(file)
@@ -143,7 +149,10 @@ def make_proposal(path: Path, target: Target, changes: SettingChanges) -> Propos
 
 
 def apply_changes(text: str, path: Path, place: KeyPath, changes: SettingChanges) -> str:
-    """Return the text with `changes` in the block at `place`; raises `ConfigError` if anything else would change."""
+    """Return the policies file's text with `changes` made in the block at `place` (a route, a tenant or the defaults).
+
+    Raises `ConfigError` if anything else would change.
+    """
     # a tenant lists its objectives under another key than a route
     objectives_key = "enforce" if place[0] == "tenants" else "objectives"
     data, _ = parse_yaml(text, path)
@@ -197,7 +206,10 @@ def _find_block(data: Any, place: KeyPath) -> dict[str, Any]:
 
 
 def _entry_position(kind: str, name: str, entries: Sequence[Route | Tenant]) -> int:
-    """The index of the route or tenant (`kind`) with this name; raises `ConfigError` for an unknown name."""
+    """The index of a route or tenant in its list in the file; raises `ConfigError` for an unknown name.
+
+    `kind` is "route" or "tenant", for the error.
+    """
     names = [entry_name(entry, index) for index, entry in enumerate(entries)]
     if name not in names:
         raise ConfigError(f"no {kind} {quote_name(name)} in this file; {suggest_name(name, names)}")
@@ -221,7 +233,10 @@ def _lets_more_out(before: PolicyFile, after: PolicyFile, place: KeyPath) -> boo
 
 
 def _effective_settings(file: PolicyFile, place: KeyPath) -> dict[str, Any]:
-    """The settings at `place` that `_lets_more_out` compares: the block's, the defaults', or the built-in ones."""
+    """The effective settings at `place`, by name: the block's own, else the defaults', else the built-in ones.
+
+    Only the settings that `_lets_more_out` compares are returned; "objectives" are the block's own.
+    """
     entry: Any = file.defaults if place == ("defaults",) else getattr(file, str(place[0]))[int(place[1])]
     settings: dict[str, Any] = {}
     for name, built_in in (("mode", Mode.ENFORCE), ("sample", 1.0), ("caution", 0.0), ("aligner", "default")):

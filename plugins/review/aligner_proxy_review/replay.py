@@ -144,7 +144,10 @@ def read_recorded_run(entry: Entry, content: Content) -> ReplayRun:
 
 
 async def _replay_answer(content: Content, policies: ReplayPolicies, deadline_s: float | None) -> ReplayRun:
-    """Correct a recorded answer under the policies of the replay, without quotas; `deadline_s` None: the policy's."""
+    """Correct one recorded answer under the policies of the replay, without tenants' quotas.
+
+    `deadline_s` is the deadline of the correction; None for the policy's.
+    """
     exchange = content.exchange
     pipeline = policies.pipeline
     try:
@@ -225,7 +228,10 @@ def count_differences(cases: Sequence[ReplayCase]) -> dict[ReplayDifference, int
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """Return the quantile `share` (from 0 to 1) of ascending values by nearest rank; 0 without values."""
+    """Return the quantile `share` (from 0 to 1) of ascending values by nearest rank; 0 without values.
+
+    For example, the quantile 0.5 of [1, 2, 3, 4] is 2.
+    """
     if not ordered:
         return 0.0
     rank = math.ceil(len(ordered) * share)

@@ -188,7 +188,10 @@ def parse_segment(text: str) -> int | None:
 
 
 def _redact_review(review: Review, redact: Redact) -> Review:
-    """Return a copy of a review with its texts redacted; raises `CorrectionError` if the operator's function fails."""
+    """Return a copy of a review, with its texts redacted by the operator's function.
+
+    Raises `CorrectionError` if the function fails.
+    """
     # the function is not our code, so `Boundary` reports only the type of its errors
     with Boundary():
         edit = None if review.edit is None else redact(review.edit)
@@ -200,7 +203,10 @@ def _redact_review(review: Review, redact: Redact) -> Review:
 
 
 def _check_place(review: Review, judged_count: object, objectives: Sequence[str]) -> None:
-    """Raise `NoSuchPlace` for a segment or an objective that the answer does not have."""
+    """Raise `NoSuchPlace` for a segment or an objective that the answer does not have.
+
+    `judged_count` is the number of its judged segments; `objectives` are the names of its active objectives.
+    """
     # the count of an answer that was not judged is NULL
     segment_count = judged_count if isinstance(judged_count, int) else 0
     if review.segment is not None and not 0 <= review.segment < segment_count:

@@ -115,7 +115,10 @@ def make_training_row(
 
 
 def _start_draft(entry: Entry, content: Content, answer: str) -> _DraftRow:
-    """Create the draft from the recorded result; raises `NoRow` if its segments are not those that were judged."""
+    """Create the draft from the recorded result, before any review.
+
+    Raises `NoRow` if the answer is split into other segments than those that were judged.
+    """
     segments = split(answer)
     # The end of the answer has a score of its own if something may be missing there.
     if entry.judged not in (len(segments), len(segments) + 1):
@@ -166,7 +169,10 @@ def _apply_segment_review(draft: _DraftRow, review: Review) -> None:
 
 
 def _objective_texts(entry: Entry, reviews: Sequence[Review], lookup: ObjectiveLookup) -> list[str]:
-    """The texts of the active objectives, then of those that reviewers wrote out; raises `NoRow` if one is unknown."""
+    """The texts of the objectives that were active, then of those that reviewers wrote out, each once.
+
+    Raises `NoRow` if an objective is no longer in the policies file, or if there is none.
+    """
     by_name = lookup(entry)
     if any(name not in by_name for name in entry.objectives):
         raise NoRow("an objective that is no longer in the policies file")

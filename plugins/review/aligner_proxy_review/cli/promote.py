@@ -94,7 +94,10 @@ def command(
 
 
 def _print_report(proposal: Proposal, ruling: Ruling | None, backup: Path | None, *, as_json: bool) -> None:
-    """Print the diff, what the reviews say (None: no more edits go out) and the backup, or one JSON object."""
+    """Print the diff with what the reviews say about it, or one JSON object.
+
+    `ruling` is None if the change delivers no more edits than before; `backup` is None if nothing was written.
+    """
     lines = proposal.diff
     if as_json:
         report = {

@@ -113,7 +113,10 @@ class ReplayReport:
         }
 
     def write(self, folder: Path) -> None:
-        """Write replay.md, replay.json and, if matplotlib is installed, replay.svg; raises `ConfigError`."""
+        """Write replay.md, replay.json, and replay.svg if matplotlib is installed.
+
+        Raises `ConfigError` if a file cannot be written.
+        """
         has_plot = importlib.util.find_spec("matplotlib") is not None
         try:
             folder.mkdir(parents=True, exist_ok=True)

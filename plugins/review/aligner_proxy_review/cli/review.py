@@ -110,7 +110,10 @@ class _ReviewLoop:
         self.console.print("nothing more waits for a review")
 
     def _ask_reviewer(self, entry: Entry, origin: ReviewOrigin) -> bool:
-        """Read keys until a verdict is saved or the reviewer goes on to another answer; return False to quit."""
+        """Read keys until a verdict is saved or the reviewer goes on to another answer; return False to quit.
+
+        `origin` is how the answer was chosen.
+        """
         while True:
             self.console.print(_KEYS_IN_SHORT, style="dim", markup=False)
             key = click.getchar()
@@ -130,7 +133,10 @@ class _ReviewLoop:
                 return True
 
     def _save_verdict(self, key: str, entry: Entry, origin: ReviewOrigin) -> bool:
-        """Ask for the details of a verdict, and save it; False if its segment or objective does not exist."""
+        """Ask for the details of the verdict of a pressed key, and save it as a review.
+
+        Return False if the segment or the objective does not exist; the caller then asks the reviewer again.
+        """
         segment = edit = objective = None
         verdict = _VERDICT_BY_KEY.get(key, ReviewVerdict.MISSED)
         if key in ("m", "e"):

@@ -41,7 +41,10 @@ def key_digest(key: str) -> str:
 
 
 def find_viewer(sha256: str, master: str, keys: Mapping[str, KeyEntry], now: datetime) -> Viewer | None:
-    """Return who logs in with the key of this SHA-256, `master` or one of `keys`; None if it gives no access."""
+    """Return who logs in with the key that has this SHA-256 hash; None if the key gives no access.
+
+    `master` is the hash of the master key; `keys` are the entries of the keys file by hash.
+    """
     # this comparison takes as long for any key, so that its time reveals nothing
     if hmac.compare_digest(sha256, master):
         return Viewer("operator", sha256, None)

@@ -153,7 +153,10 @@ class AnswerQueries:
     def _find_newest(
         self, viewer: Viewer, admit: Callable[[Entry], bool], limit: int, until: float = math.inf
     ) -> AnswerList:
-        """Find the newest `limit` answers before `until` that the viewer may see and `admit` admits."""
+        """Find the newest answers before `until` that the viewer may see and for which `admit` is true.
+
+        At most `limit` answers are returned, and at most `MAX_SEARCHED` entries are searched.
+        """
         matching_entries: list[Entry] = []
         searched_count = 0
         oldest = math.inf
@@ -219,7 +222,10 @@ class AnswerQueries:
             return store.last_row() if store else 0
 
     def entries_after(self, known_row: int, limit: int) -> tuple[int, list[Entry]]:
-        """Return (id of the newest row, the newest `limit` answers of all tenants after `known_row`, oldest first)."""
+        """Return (id of the newest row, answers in rows after `known_row`), of all tenants, for the live pages.
+
+        Of the answers, the newest `limit` are returned, oldest first.
+        """
         with self._open_store() as store:
             if store is None:
                 return 0, []

@@ -178,7 +178,10 @@ class Console:
             await self.services.gateway.aclose()
 
     def _find_visit(self, request: Request) -> Visit | None:
-        """Return the visit of a request; None without a session, or if its key was withdrawn meanwhile."""
+        """Return the visit (request, session and viewer) that a request belongs to; None without a valid session.
+
+        The keys file is read every time, so that withdrawing a key takes effect at once.
+        """
         session = self.sessions.find(request.cookies.get(COOKIE))
         if session is None:
             return None
@@ -212,7 +215,10 @@ class Console:
         return RedirectResponse(_FIRST_PAGE, 303)
 
     async def _login(self, request: Request) -> Response:
-        """Show the log-in page, or check the key of its form and open a session; who fails too often has to wait."""
+        """Show the log-in page, or check the key of its form, and open a session if the key is right.
+
+        Failed log-ins are counted; after too many, the browser or address has to wait.
+        """
         if request.method != "POST":
             return self._login_page(request)
         form = await forms.read_fields(request)

@@ -56,7 +56,10 @@ class ConsoleConfig:
         return sorted({team for team in teams if team and set(team).isdisjoint("*?[")})
 
     def store(self) -> AuditStore:
-        """Open the audit store for this thread; raises `ConfigError` without one, `NothingRecorded` if not yet made."""
+        """Open the audit store for the calling thread.
+
+        Raises `ConfigError` if none is configured, and `NothingRecorded` if the gateway has not created it yet.
+        """
         if self.policies.audit.enabled and not writer.has_store(self.policies):
             raise NothingRecorded("no answer has been recorded yet")
         return writer.open_for_reading(self.policies)
@@ -95,7 +98,10 @@ class ConsoleFiles:
             return self._current
 
     def engine_options(self) -> list[str]:
-        """Options by which a command uses the running engine, not a second one; raises `PageError` if none runs."""
+        """Command-line options with which a command uses the running engine; raises `PageError` if none runs.
+
+        Without them, the command would load the aligner a second time.
+        """
         if self._engine is not None:
             return ["--engine", self._engine]
         # an aligner on another server is not loaded here, so the command can ask this server itself

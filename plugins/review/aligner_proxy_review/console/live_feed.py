@@ -120,7 +120,10 @@ class LiveFeed:
             self._hand_out(Batch(entries))
 
     async def recent_entries(self) -> Sequence[Entry]:
-        """Return entries of the last seconds, oldest first; the list of a new page may have some of them already."""
+        """Return entries that a page may have missed between rendering its list and opening its queue, oldest first.
+
+        The page may have some of them already.
+        """
         # The last row is set first, so that all entries after it come through the queue.
         await self._find_last_row()
         since = self._clock() - _RECENT_S
@@ -136,7 +139,10 @@ class LiveFeed:
         return self._last_row
 
     def _hand_out(self, batch: Batch | None) -> None:
-        """Put a batch or `MISSED` into every page's queue; a full queue is emptied and gets `MISSED` before it."""
+        """Put a batch into every page's queue, or `MISSED`, which tells the page that entries are missing.
+
+        A full queue, whose page does not read, is emptied and gets `MISSED` first.
+        """
         for queue in self._page_queues:
             if queue.full():
                 while not queue.empty():

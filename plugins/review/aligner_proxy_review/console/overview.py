@@ -71,7 +71,10 @@ async def show_overview(visit: Visit) -> Response:
 
 
 async def _read_uses(visit: Visit) -> dict[tuple[str, str], ModelUse] | None:
-    """Read `Overview.uses` from the metrics, which are about all tenants; None for reviewers, or without metrics."""
+    """Read from the gateway what judges and editors were used for, as in `Overview.uses`.
+
+    None for reviewers, since metrics are about all tenants, and if the gateway gives no metrics.
+    """
     if not visit.viewer.is_operator:
         return None
     try:
@@ -81,7 +84,10 @@ async def _read_uses(visit: Visit) -> dict[tuple[str, str], ModelUse] | None:
 
 
 def parse_uses(metrics_text: str) -> dict[tuple[str, str], ModelUse]:
-    """Sum up the use of each (kind, model group) in metrics; raises `GatewayRefused` for a text in another format."""
+    """Sum up the use of each (kind, model group) in the text of the gateway's metrics.
+
+    Raises `GatewayRefused` if the text is in another format.
+    """
     try:
         samples = [sample for family in text_string_to_metric_families(metrics_text) for sample in family.samples]
     except ValueError:

@@ -111,7 +111,10 @@ async def show_live(visit: Visit) -> Response:
 
 
 def _filter_choices(visit: Visit, entries: Sequence[Entry]) -> dict[str, list[str]]:
-    """Return suggestions for each filter, by its name: values of answers and files that the viewer may know."""
+    """Return the values that the page suggests for each filter, by its name: from the listed answers and the files.
+
+    Only values that the viewer may know are suggested.
+    """
     console_config = visit.services.files.current()
     tenants = {entry.tenant for entry in entries} | {access.TEAM + team for team in console_config.team_names}
     routes = {route_name(entry) for entry in entries}

@@ -46,7 +46,10 @@ class ExplainedPolicy:
 
 
 def explain_request(console_config: ConsoleConfig, model: str, team: str, key: str) -> ExplainedPolicy:
-    """Explain the policy of a request, whose team and key may be empty; raises `ForbiddenError` or `BadRequest`."""
+    """Explain the policy that a request for a model by a team and a key's alias would get; both may be empty.
+
+    Raises `ForbiddenError` or `BadRequest` if the request would be refused.
+    """
     caller = find_caller(console_config.keys, team or None, key or None)
     model_name, groups = litellm_config.resolve_model(console_config.litellm, model)
     # the operator may write a team's id or its alias, so the text is given as both
@@ -55,7 +58,10 @@ def explain_request(console_config: ConsoleConfig, model: str, team: str, key: s
 
 
 def explain_entry(console_config: ConsoleConfig, entry: Entry) -> ExplainedPolicy | None:
-    """Explain the policy that a recorded answer would get now; None without text, or if it would be refused."""
+    """Explain the policy that a recorded answer would get now.
+
+    None if its text was not stored, or if the request would be refused.
+    """
     if entry.content is None:
         return None
     try:
@@ -67,7 +73,10 @@ def explain_entry(console_config: ConsoleConfig, entry: Entry) -> ExplainedPolic
 def _explain_facts(
     console_config: ConsoleConfig, facts: RequestFacts, recorded_hash: str | None = None
 ) -> ExplainedPolicy:
-    """Explain the policy that a request with these facts gets now, and compare its hash with a `recorded_hash`."""
+    """Explain the policy that a request with these facts gets now.
+
+    `recorded_hash` is the hash of the policy with which an answer was recorded; None without a recorded answer.
+    """
     resolver = console_config.resolver
     policy = console_config.extensions.resolve(resolver.resolve(facts), facts)
     origins = dict(policy.origins)
@@ -81,7 +90,10 @@ def _explain_facts(
 
 
 def _explain_settings(values: Mapping[str, Any], policy: Policy, origins: Mapping[str, str]) -> list[ExplainedSetting]:
-    """List all settings and the quota, first those that somebody has set; `origins` are the lines that set them."""
+    """List all settings and the quota, first those that somebody has set.
+
+    `values` and `origins` (the lines that set a value) are by the name of the setting.
+    """
     settings = [
         ExplainedSetting(name, _value_text(value), origins.get(name, BUILT_IN)) for name, value in values.items()
     ]

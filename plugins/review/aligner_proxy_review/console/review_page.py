@@ -81,7 +81,10 @@ def _compute_figures(visit: Visit) -> ReviewFigures:
 
 
 def _apply_form(visit: Visit, form: dict[str, str]) -> bool:
-    """Do what the form's button says; False if there was nothing to undo. Raises `PageError` if it cannot be done."""
+    """Do what the button of a form says; return False if there was nothing to undo, else True.
+
+    Raises `PageError` for an unknown button, or if the form was shown with another answer.
+    """
     button = form.get("act", "")
     with _open_session(visit) as (session, _):
         if button == "undo":
@@ -118,7 +121,10 @@ def _save_review(visit: Visit, session: ReviewSession, review_input: ReviewInput
 
 
 def _parse_input(button: str, form: dict[str, str], entry: Entry) -> ReviewInput:
-    """Read the review from the pressed button (a `ReviewVerdict` or "edit") and the fields; raises `PageError`."""
+    """Read the review of an entry from the pressed button and the fields of the form.
+
+    `button` is a `ReviewVerdict` or "edit"; raises `PageError` for anything else.
+    """
     if button in (ReviewVerdict.RIGHT, ReviewVerdict.WRONG, ReviewVerdict.HARM):
         return ReviewInput(ReviewVerdict(button))
     segment = parse_segment(form.get("segment", ""))
@@ -134,7 +140,10 @@ def _parse_input(button: str, form: dict[str, str], entry: Entry) -> ReviewInput
 
 @contextmanager
 def _open_session(visit: Visit) -> Iterator[tuple[ReviewSession, ReviewState]]:
-    """Yield this log-in's review session and its state, locked, so that two tabs of one log-in take turns."""
+    """Yield this log-in's review session and its state.
+
+    The state's lock is held until the end of the block, so that two tabs of one log-in take turns.
+    """
     state = visit.services.review_states.state_of(visit.session.id)
     with state.lock, closing(visit.services.files.current().store()) as store:
         yield ReviewSession(store, state, visit.viewer), state

@@ -159,7 +159,10 @@ class ReviewSession:
             self._state.current = self._state.skipped.pop()
 
     def switch_queue(self, *, wants_second_opinions: bool) -> None:
-        """Switch between second opinions and unreviewed answers; gives up the current and the skipped answers."""
+        """Switch to answers that somebody else has reviewed, or back to answers that nobody has reviewed.
+
+        The current answer is released, and the skipped answers are forgotten.
+        """
         self._queue.release()
         self._state.wants_second_opinions = wants_second_opinions
         self._state.current = None

@@ -40,7 +40,10 @@ class _CanaryData:
 
 
 async def show_canary(visit: Visit) -> Response:
-    """Show the aligners of the last `PERIOD_S` seconds, and compare two hash prefixes from the query, `a` and `b`."""
+    """Show which aligners judged answers in the last `PERIOD_S` seconds, and compare two of them, or two policies.
+
+    The query string has the beginnings of their hashes as `a` and `b`.
+    """
     refuse_reviewers(visit)
     query = visit.request.query_params
     first = _hash_prefix(query.get("a", ""))
@@ -64,7 +67,10 @@ def _hash_prefix(text: str) -> str:
 
 
 def _read_canary(visit: Visit, first: str, second: str) -> _CanaryData:
-    """Count the newest answers by aligner, and compare two aligners or policies if both hash prefixes are given."""
+    """Read the newest answers, count them by aligner, and compare two aligners or policies if both are given.
+
+    `first` and `second` are the beginnings of their hashes, or empty.
+    """
     condition, values = AnswerFilter(since=time.time() - PERIOD_S).sql_condition()
     newest_ids = f"SELECT e.id FROM entries e WHERE e.aligner_id != '' AND {condition} ORDER BY e.id DESC LIMIT ?"
     with closing(visit.services.files.current().store()) as store:

@@ -188,7 +188,10 @@ def _require_subject(target: KnownObjective) -> Subject:
 
 
 def _parse_sentences(form: dict[str, str], origin: str) -> list[NewExample]:
-    """Read the examples of a form, one a line in each list, with their `origin`; raises `PageError` 400 if none."""
+    """Read the examples of a form, one on each line of its two lists; raises `PageError` 400 if there is none.
+
+    `origin` says where the examples come from.
+    """
     sentences = []
     for list_key in (AGAINST, FINE):
         lines = map(str.strip, form.get(list_key, "").split("\n"))
@@ -278,7 +281,10 @@ def _remove_example(visit: Visit, target: KnownObjective, form: dict[str, str]) 
 
 
 def _take_suggestions(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
-    """Add one suggestion, or all that the page showed, as examples; raises `PageError` 409 if there are others now."""
+    """Add suggestions from reviews as examples: one sentence, or all that the page showed.
+
+    Raises `PageError` 409 if the suggestions are not those that the page showed.
+    """
     subject = _require_subject(target)
     suggestions = _find_suggestions(visit, subject, example_file.present_examples(subject))
     if form.get("example"):

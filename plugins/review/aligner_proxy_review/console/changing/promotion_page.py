@@ -198,7 +198,10 @@ def _parse_number(name: str, text: str) -> float:
 
 
 def _start_replay(visit: Visit, shown_change: _ShownChange, limit: str) -> None:
-    """Start a replay of `limit` answers (of `LIMITS`) under the change; raises `PageError` 409 without a store."""
+    """Start a replay of the newest answers under the change; raises `PageError` 409 without an audit store.
+
+    `limit` is the number of answers, one of `LIMITS`; anything else counts as the first of them.
+    """
     services = visit.services
     policies = services.files.current().policies
     if not writer.has_store(policies):
