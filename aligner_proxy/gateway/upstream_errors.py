@@ -32,13 +32,14 @@ class UpstreamItems:
     def __init__(self, source: AsyncIterable[Any]) -> None:
         self._items = aiter(source)
         self.error: Exception | None = None
-        """The error that broke the stream; None if it is intact."""
+        """The error that broke the stream; None if it is intact, and after `raise_error`."""
+        self._is_broken = False
 
     def __aiter__(self) -> UpstreamItems:
         return self
 
     async def __anext__(self) -> Any:
-        if self.error is not None:
+        if self._is_broken:
             raise StopAsyncIteration
         try:
             return await anext(self._items)
@@ -46,6 +47,7 @@ class UpstreamItems:
             raise
         except UPSTREAM_ERRORS as error:
             self.error = error
+            self._is_broken = True
             raise StopAsyncIteration from None
 
     async def aclose(self) -> None:
@@ -55,8 +57,14 @@ class UpstreamItems:
 
     def raise_error(self) -> None:
         """Raise the error that broke the stream, if one did."""
-        if self.error is not None:
-            raise self.error
+        # the traceback refers to frames that refer to this object, so keeping the error would keep a stream's texts
+        error, self.error = self.error, None
+        if error is None:
+            return
+        try:
+            raise error
+        finally:
+            del error
 
 
 def is_from_upstream(error: Exception) -> bool:

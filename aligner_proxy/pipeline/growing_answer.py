@@ -71,7 +71,7 @@ class UncorrectedRest:
     def render(self, start: int, end: int) -> str:
         """The characters from `start` to `end`, which are offsets in the whole text."""
         self._text.seek(start - self.start)
-        return self._text.read(end - start)
+        return self._text.read(max(0, end - start))
 
 
 class GrowingAnswer:

@@ -24,6 +24,7 @@ from aligner_proxy.text.sentence_ends import (
 
 _CLOSING_CLASS = re.escape(CLOSING)
 _MARK_CLASS = re.escape(MARKS)
+_NARROW = "".join(mark for mark in MARKS if mark not in WIDE)
 _NOTE_SO_FAR = r"\[(?:\^[\w-]{0,24}|\w{0,8})"
 # A run of marks or pictures is examined only from its first one; starting at each of twenty thousand took minutes. One
 # class stands at the beginning, because the search for it is ten times as fast as one for several.
@@ -39,7 +40,10 @@ _UNDECIDED = re.compile(
     rf"[{_MARK_CLASS}{_CLOSING_CLASS}]+|[{PICTURES}{JOINERS}]+|[^\s{WIDE}{WIDE_OPENING}{PICTURES}{JOINERS}]+|\s+"
 )
 """Matches text none of whose characters, but the first, can decide where a sentence or a word ends or begins."""
+_UNDECIDED_BEHIND_NARROW = re.compile(rf"[{re.escape(_NARROW)}{_CLOSING_CLASS}{GERMAN_CLOSING}]+")
+"""Matches text that may go on with a sentence's end whose marks are not full-width."""
 _LIST_NUMBER = re.compile(r"\s*(?:[-*+]\s+)?\d+\.")
+_WIDE_MARK = re.compile(f"[{WIDE}]")
 _WORD = re.compile(r"\S+")
 _SPACE = re.compile(r"\s")
 
@@ -59,6 +63,8 @@ class LineSentences:
         """Offset up to which ends of sentences were found."""
         self._end: re.Match[str] | None = None
         """The last match of `_SENTENCE_END`, if the text behind it has yet to decide whether a sentence ends there."""
+        self._may_end_narrow = False
+        """Whether the line ends with what may become an end of a sentence and has no full-width mark."""
         self._following = 0
         """Offset of the first visible character behind that match, as far as the line has come."""
         self._start = 0
@@ -69,6 +75,8 @@ class LineSentences:
         """The words of the present sentence, if it is long; None as long as it is short."""
         self._counted_length = 0
         """Offset up to which words were added to `_run_on`."""
+        self._unfinished_length = 0
+        """Offset up to which the unfinished word behind them was examined; 0 if there is none."""
 
     @cached_property
     def _has_pictures_before(self) -> bool:
@@ -83,7 +91,7 @@ class LineSentences:
         last_char = max(0, self._read_length - 1)
         self._read_length = len(self.text)
         was_undecided = self._end is not None
-        if last_char and not was_undecided and _UNDECIDED.fullmatch(self.text, last_char):
+        if last_char and not was_undecided and self._decides_nothing(last_char):
             return
         while (end := self._end or self._find_end()) is not None:
             yield from self._divide(end.end())
@@ -98,13 +106,21 @@ class LineSentences:
                 self._start = self._counted_length = self._following
                 self._continues = False
                 self._run_on = None
+                self._unfinished_length = 0
                 yield self._start
         # no word begins or ends in text without white space
         if was_undecided or _SPACE.search(self.text, last_char):
             yield from self._divide(len(self.text))
 
+    def _decides_nothing(self, last_char: int) -> bool:
+        """Whether the text behind the last character that was read cannot decide where a sentence or a word ends."""
+        if self._may_end_narrow and _UNDECIDED_BEHIND_NARROW.fullmatch(self.text, last_char):
+            return True
+        return _UNDECIDED.fullmatch(self.text, last_char) is not None
+
     def _find_end(self) -> re.Match[str] | None:
         """Find the next place where a sentence may end; None if there is none so far."""
+        self._may_end_narrow = False
         end = _SENTENCE_END.search(self.text, self._searched_length)
         if end is None:
             self._searched_length = len(self.text)
@@ -112,6 +128,7 @@ class LineSentences:
         # further characters may belong to it
         if end.end() == len(self.text):
             self._searched_length = end.start()
+            self._may_end_narrow = not _WIDE_MARK.search(end.group())
             return None
         is_first = not self._following
         self._searched_length = self._following = end.end()
@@ -130,6 +147,11 @@ class LineSentences:
             return
         if self._run_on is None:
             self._run_on = sentence_ends.RunOn()
+        # a very long word may have many places where a sentence could end; it is examined once
+        if self._unfinished_length and not _SPACE.search(self.text, self._unfinished_length):
+            self._unfinished_length = len(self.text)
+            return
+        self._unfinished_length = 0
         for word in _WORD.finditer(self.text, self._counted_length):
             if word.start() >= stop:
                 return
@@ -138,8 +160,8 @@ class LineSentences:
                 _, self._start = boundary
                 self._continues = True
                 yield self._start
-            # the word may be unfinished
             if word.end() == len(self.text):
+                self._unfinished_length = word.end()
                 return
             self._run_on.add(word.start(), word.end(), word.group())
             self._counted_length = word.end()

@@ -20,8 +20,10 @@ class Splitter:
     def feed(self, text: str) -> list[Segment]:
         """Add text and return the segments that it finished."""
         self._texts.append(text)
-        self._boundaries += self._finder.read(text)
-        if not self._boundaries:
+        new_boundaries = list(self._finder.read(text))
+        self._boundaries += new_boundaries
+        # without a new boundary, white space finishes no segment
+        if not self._boundaries or (not new_boundaries and text.isspace()):
             return []
         *finished, last = self.end()
         self._start = last.start

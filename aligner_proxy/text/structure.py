@@ -248,21 +248,33 @@ class BoundaryFinder:
     """
 
     def __init__(self) -> None:
-        self._line = LineSentences()
-        """The present line."""
         self._line_start = 0
         """Offset of the present line in the text."""
-        self._may_be_fence = True
-        """Whether the present line begins with a fence, or with what may become one."""
         self._code = CodeLines()
         """The lines of code before the present line."""
+        self._begin_line()
+
+    def _begin_line(self) -> None:
+        self._line = LineSentences()
+        """The present line."""
+        self._is_indentation = True
+        """Whether the present line has only spaces and tabs so far."""
+        self._has_fence = False
+        """Whether the present line begins with a fence."""
+        self._may_be_fence = True
+        """Whether the present line begins with a fence, or with what may become one."""
 
     def read(self, text: str) -> Iterator[int]:
         """Read the next text; yield the boundaries that are certain now, in order."""
         for line_piece in _LINE.findall(text):
             line = self._line
             line.text += line_piece
-            self._may_be_fence = self._may_be_fence and _FENCE.match(line.text) is not None
+            self._is_indentation = self._is_indentation and not line_piece.strip(" \t")
+            # a line may come in very many pieces, so it is not matched again once its beginning is known
+            if self._may_be_fence and not (self._is_indentation or self._has_fence):
+                fence = _FENCE.match(line.text)
+                self._may_be_fence = fence is not None
+                self._has_fence = fence is not None and fence[1] is not None
             if not (self._may_be_fence or self._code.is_open):
                 for start in line.find_starts():
                     yield self._line_start + start
@@ -271,8 +283,7 @@ class BoundaryFinder:
             if self._may_be_fence:
                 self._code.read(line.text)
             self._line_start += len(line.text)
-            self._line = LineSentences()
-            self._may_be_fence = True
+            self._begin_line()
             if not self._code.is_open:
                 yield self._line_start
 

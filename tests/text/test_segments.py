@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from aligner_proxy.text.splitter import Splitter
 from aligner_proxy.text.structure import firm_length, join, join_so_far, split
 from tests.support.counting import growth
+from tests.support.growth import grows_linearly
 
 TEXT = st.text(st.sampled_from(list("aB1 .!?\n`-*\"'\u2026\u3002\u300c\u300d~\u00e9)")), max_size=80)
 WORDS = ["e.g.", "A.", "Dr.", "12.", "-", "x", "B", " ", "\t", "\n", "```", "~~~~", "`", ".", "\uff1f", ")", "\r"]
@@ -148,6 +149,35 @@ def test_a_growing_line_is_cut_in_linear_time(line: str) -> None:
         splitter.end()
 
     assert growth(cut, 200) < 2.2
+
+
+@pytest.mark.parametrize(
+    ("head", "unit"),
+    [
+        ("", "\u3002a"),
+        ("", "\u3002b/c?d=1"),
+        ("Hi", "!\U0001f600"),
+        ("a?", "\u201c"),
+        ("a?", "\u201c\u201d"),
+        ("a?\u3002", "\u201c\u201d"),
+        ("Hello.\n", " "),
+        ("", "`"),
+    ],
+)
+def test_a_line_without_words_is_read_in_linear_time(head: str, unit: str) -> None:
+    """Whole, and in pieces of twenty characters."""
+
+    def make(size: int) -> str:
+        return head + unit * (size // len(unit))
+
+    def cut(text: str) -> None:
+        splitter = Splitter()
+        for at in range(0, len(text), 20):
+            splitter.feed(text[at : at + 20])
+        splitter.end()
+
+    assert grows_linearly(make, split)
+    assert grows_linearly(make, cut)
 
 
 @pytest.mark.parametrize("indent", [" ", "1"])
