@@ -74,8 +74,14 @@ _NOT_WITH_JSONL = ("question", "as_json", "system")
 _OBJECTIVE_OPTIONS = ("caution", "verify", "write", "aligner")
 """Options that belong to objectives from the command line."""
 _NOT_OF_ENGINE = (
-    *("question", "objectives", "as_json", "jsonl", "batch_file"),
-    *(*_BATCH_OPTIONS, *_POLICY_OPTIONS, *_ROW_OPTIONS),
+    "question",
+    "objectives",
+    "as_json",
+    "jsonl",
+    "batch_file",
+    *_BATCH_OPTIONS,
+    *_POLICY_OPTIONS,
+    *_ROW_OPTIONS,
 )
 """Options that do not concern the engine; all others choose the aligner that runs in this process."""
 

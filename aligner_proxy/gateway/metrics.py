@@ -22,7 +22,7 @@ from aligner_proxy.observability import metrics as prometheus
 from aligner_proxy.observability.tracing import TraceSpan, record_stage
 from aligner_proxy.pipeline.outcomes import INTERNAL
 from aligner_proxy.teaching.store import Index
-from aligner_proxy.types import METAALIGNER, EditorUse, IncomingKind, Outcome, Policy, SideKind, Status
+from aligner_proxy.types import METAALIGNER, EditorUse, IncomingKind, Outcome, Policy, SideKind, Status, Traffic
 
 log = logging.getLogger("aligner_proxy.outcome")
 
@@ -30,8 +30,7 @@ CANCELLED = "cancelled"
 """The reason of a choice whose client disconnected before there was an outcome."""
 
 _BREAKER_LEVEL = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
-_limit_traffic_labels = lru_cache(maxsize=1024)(TrafficBounds(RecentNames(configured_models)).bound_traffic)
-"""The tenant and model as metrics name them, `other` beyond a limit; cached, because every answer needs them."""
+_TRAFFIC_BOUNDS = TrafficBounds(RecentNames(configured_models))
 prometheus.INFO.labels(__version__).set(1)
 
 
@@ -146,6 +145,12 @@ def record_outcome(call_id: str, answer_chars: int, outcome: Outcome) -> None:
         _count_details(outcome)
     if log.isEnabledFor(logging.INFO):
         log.info(json.dumps(_log_line(call_id, answer_chars, outcome)))
+
+
+@lru_cache(maxsize=1024)
+def _limit_traffic_labels(traffic: Traffic) -> Traffic:
+    """The tenant and model as metrics name them, `other` beyond a limit; cached, because every answer needs them."""
+    return _TRAFFIC_BOUNDS.bound_traffic(traffic)
 
 
 def _count_details(outcome: Outcome) -> None:

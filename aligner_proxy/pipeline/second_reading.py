@@ -391,9 +391,10 @@ async def confirm_windows(
     candidates: list[tuple[Window, SegmentScore]] = []
     for separate_windows in without_overlap(windows):
         texts = [window.text for window in separate_windows]
+        verdicts = await score_text(join_texts(texts))
         verdict_by_number = {
             number: verdict
-            for number, verdict in find_flagged_texts(texts, await score_text(join_texts(texts)))
+            for number, verdict in find_flagged_texts(texts, verdicts)
             if verdict.score is None or verdict.score >= caution + DOUBT_MARGIN
         }
         candidates += [(separate_windows[number], verdict) for number, verdict in verdict_by_number.items()]

@@ -215,12 +215,13 @@ class SegmentRelease:
         """
         state = self._state
         segments = state.received.segments
-        bars = [number for number in range(first, stop) if not state.verdicts.all[number].flagged]
+        verdicts = state.verdicts.all
+        bars = [number for number in range(first, stop) if not verdicts[number].flagged]
         # a last row that goes on with an unflagged cell stays, so it is edited by itself
         goes_on = bool(bars) and bars[-1] < stop - 1 and stop < len(segments) and "\n" not in segments[stop - 1].gap
         row_start = bars[-1] + 1 if goes_on else stop
         rows_stop = row_start
-        while rows_stop - 1 in bars:
+        while rows_stop > first and not verdicts[rows_stop - 1].flagged:
             rows_stop -= 1
         await self._edit_run(first, rows_stop, end, waits=waits or goes_on)
         if goes_on:
