@@ -58,7 +58,8 @@ class UpstreamItems:
     def raise_error(self) -> None:
         """Raise the error that broke the stream, if one did."""
         # the traceback refers to frames that refer to this object, so keeping the error would keep a stream's texts
-        error, self.error = self.error, None
+        error = self.error
+        self.error = None
         if error is None:
             return
         try:

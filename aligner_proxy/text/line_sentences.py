@@ -155,15 +155,15 @@ class LineSentences:
         for word in _WORD.finditer(self.text, self._counted_length):
             if word.start() >= stop:
                 return
-            boundary = self._run_on.divide(word.start())
-            if boundary is not None:
-                _, self._start = boundary
+            part_start = self._run_on.divide(word.start())
+            if part_start is not None:
+                self._start = part_start
                 self._continues = True
                 yield self._start
             if word.end() == len(self.text):
                 self._unfinished_length = word.end()
                 return
-            self._run_on.add(word.start(), word.end(), word.group())
+            self._run_on.add(word.start(), word.group())
             self._counted_length = word.end()
 
     def _ends_sentence(self, end: re.Match[str]) -> bool | None:

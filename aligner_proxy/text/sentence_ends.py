@@ -82,42 +82,39 @@ class RunOn:
     def __init__(self) -> None:
         self.count = 0
         """Number of words; single letters do not count."""
-        self._last_end = 0
-        """Offset behind the last word."""
         self._last_sign = ""
         """Last character of the last word, such as a comma."""
-        self._places: list[tuple[int, int, int, int]] = []
-        """Places where the sentence may be divided: (rank, words before, end of the last word, start of the next)."""
+        self._places: list[tuple[int, int, int]] = []
+        """Places where the sentence may be divided: (rank, words before, start of the next word)."""
 
-    def add(self, start: int, end: int, word: str) -> None:
-        """Add a complete word, from offset `start` to `end` of the line."""
+    def add(self, start: int, word: str) -> None:
+        """Add a complete word that begins at offset `start` of the line."""
         rank = self._rank_place_before(word)
         if rank and self.count >= _MIN_PART_WORDS:
             # of several places before single letters, which are not counted, only the last one is kept
             if self._places and self._places[-1][1] == self.count:
                 self._places.pop()
-            self._places.append((rank, self.count, self._last_end, start))
+            self._places.append((rank, self.count, start))
         # single letters are no words
         self.count += len(word) > 1
-        self._last_end = end
         self._last_sign = word[-1]
 
-    def divide(self, start: int) -> tuple[int, int] | None:
+    def divide(self, start: int) -> int | None:
         """Divide the sentence if it is full and one more word begins at `start`; None if it is not full.
 
-        Returns (offset behind the first part, offset of the second part). The object then describes the second part.
+        Returns the offset of the second part, which the object then describes.
         """
         if self.count < MAX_WORDS:
             return None
-        place_here = (0, self.count, self._last_end, start)
-        _, words_of_part, part_end, next_start = max(self._places, default=place_here)
+        place_here = (0, self.count, start)
+        _, words_of_part, part_start = max(self._places, default=place_here)
         self.count -= words_of_part
         self._places = [
-            (rank, words_before - words_of_part, word_end, next_word_start)
-            for rank, words_before, word_end, next_word_start in self._places
+            (rank, words_before - words_of_part, word_start)
+            for rank, words_before, word_start in self._places
             if words_before - words_of_part >= _MIN_PART_WORDS
         ]
-        return part_end, next_start
+        return part_start
 
     def _rank_place_before(self, word: str) -> int:
         """How good it is to divide the sentence before this word, from 1 to 3; 0 if it must not be divided here."""

@@ -116,6 +116,14 @@ def test_a_growing_text_is_cut_alike_character_by_character(text: str) -> None:
     assert segments + splitter.end() == split(text)
 
 
+def feed_in_pieces(text: str, size: int) -> None:
+    """Cut a text that comes in pieces of `size` characters."""
+    splitter = Splitter()
+    for at in range(0, len(text), size):
+        splitter.feed(text[at : at + size])
+    splitter.end()
+
+
 def test_a_long_line_is_split_in_linear_time() -> None:
     """A quadratic splitter would take minutes here; the suite's own time limit is the assertion."""
     assert len(split("Short one. " * 50_000)) == 50_000
@@ -141,14 +149,7 @@ def test_a_long_line_is_split_in_linear_time() -> None:
     ],
 )
 def test_a_growing_line_is_cut_in_linear_time(line: str) -> None:
-    def cut(size: int) -> None:
-        text = line * size
-        splitter = Splitter()
-        for at in range(0, len(text), 4):
-            splitter.feed(text[at : at + 4])
-        splitter.end()
-
-    assert growth(cut, 200) < 2.2
+    assert growth(lambda size: feed_in_pieces(line * size, 4), 200) < 2.2
 
 
 @pytest.mark.parametrize(
@@ -170,14 +171,8 @@ def test_a_line_without_words_is_read_in_linear_time(head: str, unit: str) -> No
     def make(size: int) -> str:
         return head + unit * (size // len(unit))
 
-    def cut(text: str) -> None:
-        splitter = Splitter()
-        for at in range(0, len(text), 20):
-            splitter.feed(text[at : at + 20])
-        splitter.end()
-
     assert grows_linearly(make, split)
-    assert grows_linearly(make, cut)
+    assert grows_linearly(make, lambda text: feed_in_pieces(text, 20))
 
 
 @pytest.mark.parametrize("indent", [" ", "1"])
