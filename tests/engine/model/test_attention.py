@@ -19,7 +19,7 @@ class Layer:
     layer_idx = 0
 
 
-def filled(dtype: torch.dtype, contexts: tuple[int, ...]) -> tuple[attention.KVStore, list[torch.Tensor]]:
+def fill_store(dtype: torch.dtype, contexts: tuple[int, ...]) -> tuple[attention.KVStore, list[torch.Tensor]]:
     """A store in which each context has slots of its own, between slots that nobody wrote and that hold no numbers."""
     store = attention.KVStore(Config, 2000, dtype, torch.device("cpu"))
     slots_of_contexts = list[torch.Tensor]()
@@ -50,7 +50,7 @@ def test_products_agree_with_torchs_kernel(
     query = torch.randn(1, 6, sum(fed), 16, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
     found = []
     for dtype in (torch.bfloat16, torch.float32):
-        store, slots_of_contexts = filled(dtype, contexts)
+        store, slots_of_contexts = fill_store(dtype, contexts)
         slots = torch.cat([context[-own:] for own, context in zip(fed, slots_of_contexts, strict=True)])
         new = [torch.stack([s[0].index_select(1, slots)]) for s in (store._keys, store._values)]
         step = attention.plan_attention(store, slots_of_contexts, fed)
@@ -61,7 +61,7 @@ def test_products_agree_with_torchs_kernel(
 
 
 def test_contexts_of_a_few_lengths_are_one_shape() -> None:
-    store, slots_of_contexts = filled(torch.bfloat16, (70, 71, 128, 129))
+    store, slots_of_contexts = fill_store(torch.bfloat16, (70, 71, 128, 129))
     plans = [attention.plan_attention(store, [context], [1]) for context in slots_of_contexts]
     assert [plan.groups[0].slots.shape[1] for plan in plans] == [128, 128, 128, 192]
 
