@@ -1,35 +1,19 @@
 """Comments in code: where they stand, code without them, and whether two pieces of code differ only in their comments.
 
-A lexer of the language that the code block names finds the comments. If the block names no known language, or if the
-lexer takes much longer than for any real code (`_SECONDS_PER_CHAR`), only lines that begin with a comment sign count.
+A lexer of the language that the code block names finds the comments (code_lexing.py). If the block names no known
+language, or if the lexer takes too long, only lines that begin with a comment sign count.
 """
 
 from __future__ import annotations
 
 import re
-import time
-from functools import lru_cache
-from typing import Any
 
-from pygments.lexer import Lexer
-from pygments.lexers import get_lexer_by_name
-from pygments.token import Comment, String
-from pygments.util import ClassNotFound
-
+from aligner_proxy.text.code_lexing import CODE_BLOCK, DIFF_LANGUAGES, Place, lex_code
 from aligner_proxy.text.structure import split
 
-Place = tuple[int, int]
-"""Start and end (exclusive) of words in a text."""
-
-_CODE_BLOCK = re.compile(
-    r"(?P<head>[ \t]*(?P<fence>```+|~~~+)[ \t]*(?P<language>[\w+#.-]*)[^\n]*\n)(?P<code>.*?)"
-    r"(?P<foot>(?:\n|(?<=\n))[ \t]*+(?P=fence)[ \t]*+)?",
-    re.DOTALL,
-)
 _LINE_COMMENT = re.compile(r"^[ \t]*(?:#(?!!)|//|--[ \t]).*(?:\n|$)", re.MULTILINE)
 _DIFF_COMMENT = re.compile(r"^[+ -][ \t]*(?:#(?!!)|//|--[ \t]).*(?:\n|$)", re.MULTILINE)
 """Matches a comment line in a diff, behind the diff's sign at the beginning of the line."""
-_DIFF_LANGUAGES = frozenset({"diff", "patch", "udiff"})
 _HUNK_HEAD = re.compile(r"^@@ ", re.MULTILINE)
 """Matches the head of a part of a diff. The head counts the lines, so none of them may be removed."""
 _COMMENT_WORDS = re.compile(
@@ -37,29 +21,14 @@ _COMMENT_WORDS = re.compile(
     re.MULTILINE,
 )
 """Matches one line of a comment, with the comment signs around its words."""
-_NEEDED_COMMENTS = (Comment.Hashbang, Comment.Preproc, Comment.PreprocFile, Comment.Special)
-"""Token types that lexers class as comments although a program needs them."""
 QUOTES = ('"""', "'''")
 """Signs around a docstring."""
-_BLOCK_HEAD = re.compile(r"\s*(?:(?:async\s+def|def|class)\b.*|\).*):\s*(?:#.*)?$")
-"""Matches the last line of the head of a function or class in Python."""
-_HEAD_CHARS = 400
-"""Characters before a docstring in which the line above it is found."""
 _NEXT_LINE = re.compile(r"\n(?P<indent>[ \t]*)\S")
-_ENDLESS_LEXERS = frozenset({"mcschema", "tnt"})
-"""Languages whose lexers never end on some code, such as a single bracket."""
-_SECONDS_PER_CHAR = 60e-6
-"""Processor time that a lexer may take per character, in addition to 20 ms: five times as much as for dense code on a
-slow core. On some texts, such as thousands of empty lines, the time of lexers grows with the square of the length."""
-_MAX_LEXER_SECONDS = 1.0
-_CACHED_BLOCKS = 64
-_MAX_CACHED_CHARS = 16_000
-"""Longest code whose comments are cached. The cache is limited by number, so longer code could fill the memory."""
 
 
 def without_comments(block: str) -> str | None:
     """A code block without its comments; None if it has none, is not a code block, or consists only of comments."""
-    match = _CODE_BLOCK.fullmatch(block)
+    match = CODE_BLOCK.fullmatch(block)
     if match is None:
         return None
     code = match["code"]
@@ -85,46 +54,18 @@ def comment_places(block: str) -> list[Place]:
 
     Empty if `block` is not a code block.
     """
-    match = _CODE_BLOCK.fullmatch(block)
+    match = CODE_BLOCK.fullmatch(block)
     if match is None:
         return []
     code = match["code"]
-    remarks = _find_remarks(code, match["language"])
-    if remarks is None:
+    lexed = lex_code(code, match["language"])
+    if lexed is None:
         # without a lexer, comments are found by the signs of the language
         places = [comment.span() for comment in _line_comments(code, match["language"]).finditer(code)]
     else:
-        places = _join_pieces(code, [(start, end) for start, end, _ in remarks])
+        places = _join_pieces(code, [place for place, _ in lexed.remarks])
     code_start = match.start("code")
     return [_trim_place(block, code_start + start, code_start + end) for start, end in places]
-
-
-def _find_remarks(code: str, language: str) -> tuple[tuple[int, int, bool], ...] | None:
-    """What `_lex_remarks` finds, cached for code of usual length."""
-    if len(code) <= _MAX_CACHED_CHARS:
-        return _lex_remarks(code, language)
-    return _lex_remarks.__wrapped__(code, language)
-
-
-@lru_cache(maxsize=_CACHED_BLOCKS)
-def _lex_remarks(code: str, language: str) -> tuple[tuple[int, int, bool], ...] | None:
-    """The comments and docstrings in code as the lexer cuts them, each (start, end, whether it is a comment).
-
-    None if there is no lexer of the language, or if it takes too long.
-    """
-    lexer = _find_lexer(language)
-    if lexer is None:
-        return None
-    deadline = time.thread_time() + min(0.02 + len(code) * _SECONDS_PER_CHAR, _MAX_LEXER_SECONDS)
-    remarks: list[tuple[int, int, bool]] = []
-    # the line feed, because many lexers see a comment only if its line ends
-    for start, token_type, text in lexer.get_tokens_unprocessed(f"{code}\n"):
-        if time.thread_time() > deadline:
-            return None
-        is_comment = _is_comment(token_type)
-        if is_comment or _is_docstring(token_type, code, start, text):
-            remarks.append((start, min(start + len(text), len(code)), is_comment))
-    return tuple(remarks)
 
 
 def _join_pieces(code: str, pieces: list[Place]) -> list[Place]:
@@ -142,19 +83,6 @@ def _trim_place(text: str, start: int, end: int) -> Place:
     words = text[start:end]
     leading_space = len(words) - len(words.lstrip())
     return start + leading_space, start + len(words.rstrip())
-
-
-def _is_docstring(token_type: Any, code: str, start: int, text: str) -> bool:
-    """Whether the token `text` at offset `start` is documentation that a lexer classes as a string.
-
-    That is a documentation comment of Rust, or a docstring of Python.
-    """
-    if token_type not in String.Doc:
-        return False
-    if text.startswith(("//", "/*")):
-        return True
-    line_above = code[max(0, start - _HEAD_CHARS) : start].rstrip().rpartition("\n")[2]
-    return not line_above or _BLOCK_HEAD.match(line_above) is not None
 
 
 def is_needed_docstring(block: str, start: int, end: int) -> bool:
@@ -183,12 +111,12 @@ def _compared_lines(block: str) -> list[str]:
 
 def _remove_comments(code: str, language: str) -> str:
     """The code without comments; lines that were only a comment are dropped."""
-    remarks = _find_remarks(code, language)
-    if remarks is None:
+    lexed = lex_code(code, language)
+    if lexed is None:
         return _line_comments(code, language).sub("", code)
     pieces: list[str] = []
     position = 0
-    for start, end, is_comment in remarks:
+    for (start, end), is_comment in lexed.remarks:
         if is_comment:
             # the line breaks of a comment stay, so that each line can be compared with the original line
             pieces += [code[position:start], "\n" * code.count("\n", start, end)]
@@ -199,12 +127,7 @@ def _remove_comments(code: str, language: str) -> str:
 
 def _line_comments(code: str, language: str) -> re.Pattern[str]:
     """The pattern of comment lines for a language without a lexer; in a diff they may begin with its sign."""
-    return _DIFF_COMMENT if language.lower() in _DIFF_LANGUAGES and not _HUNK_HEAD.search(code) else _LINE_COMMENT
-
-
-def _is_comment(token_type: Any) -> bool:
-    """Whether a token of this type is a comment that no program needs."""
-    return token_type in Comment and not any(token_type in needed_type for needed_type in _NEEDED_COMMENTS)
+    return _DIFF_COMMENT if language.lower() in DIFF_LANGUAGES and not _HUNK_HEAD.search(code) else _LINE_COMMENT
 
 
 def _drop_comment_lines(original_lines: list[str], stripped_lines: list[str]) -> list[str]:
@@ -218,15 +141,3 @@ def _drop_comment_lines(original_lines: list[str], stripped_lines: list[str]) ->
         if not was_only_comment:
             lines.append(stripped if stripped == original else stripped.rstrip())
     return lines
-
-
-def _find_lexer(language: str) -> Lexer | None:
-    """The lexer of a language; None if the name is empty or unknown, or the lexer cannot be trusted to end."""
-    name = language.lower()
-    if not name or name in _ENDLESS_LEXERS | _DIFF_LANGUAGES:
-        return None
-    try:
-        # the option makes PHP's lexer read code without the opening tag; other lexers ignore it
-        return get_lexer_by_name(name, startinline=True)
-    except ClassNotFound:
-        return None

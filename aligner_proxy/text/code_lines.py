@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from aligner_proxy.text.code_comments import Place, comment_places
+from aligner_proxy.text.code_comments import comment_places
+from aligner_proxy.text.code_lexing import Place
 from aligner_proxy.text.structure import FENCES
 
 _MAX_LINES = 40

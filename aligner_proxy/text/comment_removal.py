@@ -11,7 +11,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
 
-from aligner_proxy.text.code_comments import QUOTES, Place, comment_places, is_needed_docstring
+from aligner_proxy.text.code_comments import QUOTES, comment_places, is_needed_docstring
+from aligner_proxy.text.code_lexing import Place
 
 _REMOVED = "\x00"
 """Character that stands in place of each character to be removed."""
@@ -113,6 +114,7 @@ def _remove_marked(line: str) -> str:
         # without a space two words would become one word, and two "+" another operator
         if _PAIR_TO_SEPARATE.fullmatch(text[-1:] + piece[:1]):
             text += " "
-        has_double_space = piece[:1] == " " and text[-1:] in _ENDS_BEFORE_EXTRA_SPACE
+        begins_text = text[-1:] in _ENDS_BEFORE_EXTRA_SPACE or text.endswith(QUOTES)
+        has_double_space = piece[:1] == " " and begins_text
         text += piece[1:] if has_double_space else piece
     return text

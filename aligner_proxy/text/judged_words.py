@@ -1,10 +1,10 @@
 """Words of a segment that are judged by themselves, because a detector reads the end of a segment above all.
 
-A row of a table ends with a bar, an element with its tag, a comment in the midst of code, and a long sentence with some
-other clause. So cells, texts between tags, comments and clauses are judged alone, without the marks around them. If a
-segment is flagged, only those of them that are flagged are removed, and the marks stay. Remarks (remarks.py), and
-values in blocks of data, do not raise the score of their segment, but are removed alone if they are flagged and the
-rest is not.
+A row of a table ends with a bar, an element with its tag, a comment or string in the midst of code, and a long sentence
+with some other clause. So cells, texts between tags, comments, sentences in code (code_sentences.py) and clauses are
+judged alone, without the marks around them. If a segment is flagged, only those of them that are flagged are removed,
+and the marks stay. Remarks (remarks.py), and other values in blocks of data, do not raise the score of their segment,
+but are removed alone if they are flagged and the rest is not.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from itertools import pairwise
 
-from aligner_proxy.text.code_comments import Place, comment_ranges
+from aligner_proxy.text.code_comments import comment_ranges
+from aligner_proxy.text.code_lexing import Place
 from aligner_proxy.text.code_lines import SHELL_LANGUAGES, can_go_together, find_code_lines
+from aligner_proxy.text.code_sentences import find_code_sentences, widen_places
 from aligner_proxy.text.comment_removal import remove_comment_words
 from aligner_proxy.text.lists.beside import OPEN_ROW
 from aligner_proxy.text.lists.lines import AMOUNT, BARE_VALUE
@@ -76,7 +78,7 @@ _MIN_MARKED_WORDS = 2
 def marked_words(text: str) -> list[Place]:
     """The places of the words between the marks of a segment, in order; empty for plain text."""
     if text.lstrip().startswith(FENCES):
-        places: Iterable[Place] = comment_ranges(text)
+        places: Iterable[Place] = sorted([*comment_ranges(text), *find_code_sentences(text)])
     elif is_row(text):
         places = (place for match in CELL.finditer(text) for place in _between_tags(text, *match.span()))
     elif TAG.search(text):
@@ -185,7 +187,7 @@ def without_words(text: str, places: Sequence[Place]) -> str:
     """
     if text.lstrip().startswith(FENCES):
         is_data = set(places).issubset(_find_data_words(text))
-        pruned = _cut_places(text, places) if is_data else remove_comment_words(text, places)
+        pruned = _cut_places(text, places) if is_data else remove_comment_words(text, widen_places(text, places))
         lines_between_fences = pruned.split("\n")[1:-1]
         return pruned if any(map(str.isalnum, "".join(lines_between_fences))) else ""
     pruned = _drop_emptied(text, _mend_end(text, _cut_places(text, places)))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from aligner_proxy.text.code_comments import Place
+from aligner_proxy.text.code_lexing import Place
 from aligner_proxy.text.fragments import count_words
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.reading_form import TAG

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.text.code_comments import Place
+from aligner_proxy.text.code_lexing import Place
 from aligner_proxy.text.judged_words import find_removable_words, judged_words, without_words
 from aligner_proxy.text.side_clauses import find_side_clauses
 from aligner_proxy.text.structure import join, split

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from aligner_proxy.text import code_comments
+from aligner_proxy.text import code_lexing
 from aligner_proxy.text.code_comments import comment_ranges, same_code, without_comments
 
 
@@ -66,11 +66,11 @@ def test_a_lexer_that_takes_too_long_is_not_waited_for(monkeypatch: pytest.Monke
     """Only lines that begin with a comment sign count then; the time goes by code, not by the clock of the test."""
     block = "```c\n// fool\nint a; // fool\n// fool\n```"
     comments_by_lexer = comment_ranges(block)
-    code_comments._lex_remarks.cache_clear()
-    monkeypatch.setattr(code_comments, "_MAX_LEXER_SECONDS", -1.0)
+    code_lexing._lex_cached.cache_clear()
+    monkeypatch.setattr(code_lexing, "_MAX_LEXER_SECONDS", -1.0)
     assert (len(comments_by_lexer), len(comment_ranges(block))) == (3, 2)
     assert without_comments(block) == "```c\nint a; // fool\n```"
-    code_comments._lex_remarks.cache_clear()
+    code_lexing._lex_cached.cache_clear()
 
 
 @pytest.mark.covering("language", "code")
@@ -86,10 +86,10 @@ def test_long_code_of_any_kind_is_read_to_its_end(language: str, code: str) -> N
 
 
 def test_long_code_is_not_kept_in_memory() -> None:
-    for length, kept_count in ((code_comments._MAX_CACHED_CHARS - 100, 1), (code_comments._MAX_CACHED_CHARS + 1, 0)):
-        code_comments._lex_remarks.cache_clear()
+    for length, kept_count in ((code_lexing._MAX_CACHED_CHARS - 100, 1), (code_lexing._MAX_CACHED_CHARS + 1, 0)):
+        code_lexing._lex_cached.cache_clear()
         assert comment_ranges(f"```python\n{'x' * length}  # you fool\n```")
-        assert code_comments._lex_remarks.cache_info().currsize == kept_count
+        assert code_lexing._lex_cached.cache_info().currsize == kept_count
 
 
 def test_code_is_compared_without_comments() -> None:

@@ -24,7 +24,7 @@ from aligner_proxy.engine.model.detector import find_spans_with_words
 from aligner_proxy.engine.scheduling.sequence import Ask, Score, Spans, Step, TokenSequence, Work
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.text import remarks, structure
-from aligner_proxy.text.code_comments import Place
+from aligner_proxy.text.code_lexing import Place
 from aligner_proxy.text.code_lines import can_go_together, find_code_lines, make_line_block
 from aligner_proxy.text.disguises import restore_disguises
 from aligner_proxy.text.judged_words import find_removable_words, judged_words, sentence_of, without_words

@@ -28,6 +28,8 @@ from aligner_proxy.types import SegmentEvidence, SegmentScore
 _INNER_ALLOWANCE = 0.5
 """Inner words that score no more than so many nats below the threshold are judged again, as a plain sentence. Inner
 words are the cells of "| Two | you are a fool |", or what stands in an element, comment or clause (`judged_words`)."""
+_CODE_ALLOWANCE = 2.0
+"""The same for inner words in a block of code, where a sentence scores lower for the code around it."""
 _CLAUSE_MARGIN = 1.0
 """Nats above the threshold from which a clause is flagged as a plain sentence, because harmless clauses that are cut
 out of their sentence score a little higher. Words between marks (cells, comments) need no margin."""
@@ -69,6 +71,11 @@ def _find_mean(evidence: Sequence[SegmentEvidence], piece_count: int) -> Segment
     if len(evidence) != piece_count:
         return None
     return evidence[0]._replace(nats=fmean(piece.nats for piece in evidence))
+
+
+def _find_allowance(text: str) -> float:
+    """Return how many nats below the threshold inner words of a piece may score and are still judged again."""
+    return _CODE_ALLOWANCE if text.lstrip().startswith(structure.FENCES) else _INNER_ALLOWANCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +184,7 @@ class PieceScorer:
         for index in reversed(range(len(scores))):
             piece = pieces[index]
             nats, _ = scores[index]
-            may_be_flagged = nats > self._request.caution - _INNER_ALLOWANCE
+            may_be_flagged = nats > self._request.caution - _find_allowance(piece.text)
             if may_be_flagged and judged_words(piece.text):
                 own_score, word_scores = yield from self._judge_words_alone(prompt, text, piece)
                 flagged_scores = [word_score for word_score in word_scores if word_score is not None]
@@ -200,7 +207,7 @@ class PieceScorer:
         word_scores: list[Score | None] = []
         for (start, end), (nats, _) in zip(judged_words(piece.text), scores_in_place, strict=True):
             # inner words far below the threshold in their place are not flagged as a sentence either
-            if nats <= self._request.caution - _INNER_ALLOWANCE:
+            if nats <= self._request.caution - _find_allowance(piece.text):
                 word_scores.append(None)
                 continue
             sentence_score = yield from self._judge_sentence(text_before, sentence_of(piece.text[start:end]))
