@@ -1,4 +1,4 @@
-"""What a lexer finds in a block of code: comments, strings, and the text of markup.
+"""What a lexer finds in a block of code: comments, strings, and other text, such as that between tags.
 
 Each language that the block may name has a lexer of its own (Pygments). Some take very long on some texts, so a lexer
 is stopped if it takes much longer than for any real code (`_SECONDS_PER_CHAR`).
@@ -15,14 +15,14 @@ from typing import Any
 
 from pygments.lexer import Lexer
 from pygments.lexers import get_lexer_by_name
-from pygments.token import Comment, String, Text
+from pygments.token import Comment, Generic, Literal, Name, String, Text
 from pygments.util import ClassNotFound
 
 Place = tuple[int, int]
 """Start and end (exclusive) of words in a text."""
 
 CODE_BLOCK = re.compile(
-    r"(?P<head>[ \t]*(?P<fence>```+|~~~+)[ \t]*(?P<language>[\w+#.-]*)[^\n]*\n)(?P<code>.*?)"
+    r"(?P<head>[ \t]*(?P<fence>```+|~~~+)[ \t]*\{?\.?(?P<language>[\w+#.-]*)[^\n]*\n)(?P<code>.*?)"
     r"(?P<foot>(?:\n|(?<=\n))[ \t]*+(?P=fence)[ \t]*+)?",
     re.DOTALL,
 )
@@ -32,6 +32,8 @@ _NEEDED_COMMENTS = (Comment.Hashbang, Comment.Preproc, Comment.PreprocFile, Comm
 """Token types that lexers class as comments although a program needs them."""
 _PATTERNS = (String.Regex, String.Symbol)
 """Token types that lexers class as strings although nobody reads them."""
+_TEXTS = (Text, Literal.Scalar, Name.Constant, Generic.Output)
+"""Token types of text; lines of a text in YAML are constants for its lexer."""
 _BLOCK_HEAD = re.compile(r"\s*(?:(?:async\s+def|def|class)\b.*|\).*):\s*(?:#.*)?$")
 """Matches the last line of the head of a function or class in Python."""
 _HEAD_CHARS = 400
@@ -55,8 +57,8 @@ class LexedCode:
     """Comments and docstrings as the lexer cuts them, each with whether it is a comment."""
     strings: tuple[Place, ...]
     """Strings with their quotation marks. What a string computes, such as "{name}", divides it."""
-    markup_texts: tuple[Place, ...]
-    """Text between the tags of HTML or XML."""
+    texts: tuple[Place, ...]
+    """Text without quotation marks: between tags, in values of YAML, and what a program prints in a terminal."""
 
 
 def lex_code(code: str, language: str) -> LexedCode | None:
@@ -73,7 +75,7 @@ def _lex(code: str, language: str) -> LexedCode | None:
     deadline = time.thread_time() + min(0.02 + len(code) * _SECONDS_PER_CHAR, _MAX_LEXER_SECONDS)
     remarks: list[tuple[Place, bool]] = []
     strings: list[Place] = []
-    markup_texts: list[Place] = []
+    texts: list[Place] = []
     # the line feed, because many lexers see a comment only if its line ends
     for start, token_type, text in lexer.get_tokens_unprocessed(f"{code}\n"):
         if time.thread_time() > deadline:
@@ -86,9 +88,9 @@ def _lex(code: str, language: str) -> LexedCode | None:
             _add_piece(strings, place)
         elif not text.strip() and _is_open_string(code, strings, start):
             _add_piece(strings, place)  # YAML's lexer cuts a string at its spaces
-        elif token_type in Text:
-            _add_piece(markup_texts, place)
-    return LexedCode(tuple(remarks), tuple(strings), tuple(markup_texts))
+        elif any(token_type in of_text for of_text in _TEXTS) and text.strip():
+            _add_text(texts, place, code)
+    return LexedCode(tuple(remarks), tuple(strings), tuple(texts))
 
 
 _lex_cached = lru_cache(maxsize=_CACHED_BLOCKS)(_lex)
@@ -100,6 +102,14 @@ def _add_piece(places: list[Place], piece: Place) -> None:
     if places and places[-1][1] == start:
         start, _ = places.pop()
     places.append((start, end))
+
+
+def _add_text(texts: list[Place], piece: Place, code: str) -> None:
+    """Add the place of a text; white space beside it, which may lie between two pieces of a text, belongs to it."""
+    start, end = piece
+    if texts and (not code[texts[-1][1] : start].strip()):
+        start, _ = texts.pop()
+    texts.append((start, end))
 
 
 def _is_open_string(code: str, strings: Sequence[Place], end: int) -> bool:

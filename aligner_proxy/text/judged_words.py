@@ -19,6 +19,7 @@ from aligner_proxy.text.code_lexing import Place
 from aligner_proxy.text.code_lines import SHELL_LANGUAGES, can_go_together, find_code_lines
 from aligner_proxy.text.code_sentences import find_code_sentences, widen_places
 from aligner_proxy.text.comment_removal import remove_comment_words
+from aligner_proxy.text.inner_sentences import find_inner_sentences
 from aligner_proxy.text.lists.beside import OPEN_ROW
 from aligner_proxy.text.lists.lines import AMOUNT, BARE_VALUE
 from aligner_proxy.text.openings import capitalise
@@ -162,8 +163,17 @@ def _split_value(text: str, start: int, end: int) -> list[Place]:
 
 
 def judged_words(text: str) -> list[Place]:
-    """The places of the words of a segment that are judged by themselves: those between marks, or clauses."""
-    return marked_words(text) or clauses(text)
+    """The places of the words of a segment that are judged alone: between marks, or inner sentences and clauses."""
+    marked_places = marked_words(text)
+    if marked_places or text.lstrip().startswith(FENCES) or is_row(text):
+        return marked_places
+    inner_places = [sentence.words for sentence in find_inner_sentences(text)]
+    other_clauses = [place for place in clauses(text) if not any(_overlaps(place, inner) for inner in inner_places)]
+    return sorted([*inner_places, *other_clauses])
+
+
+def _overlaps(place: Place, other: Place) -> bool:
+    return place[0] < other[1] and other[0] < place[1]
 
 
 def sentence_of(words: str) -> str:
@@ -190,6 +200,11 @@ def without_words(text: str, places: Sequence[Place]) -> str:
         pruned = _cut_places(text, places) if is_data else remove_comment_words(text, widen_places(text, places))
         lines_between_fences = pruned.split("\n")[1:-1]
         return pruned if any(map(str.isalnum, "".join(lines_between_fences))) else ""
+    inner_sentences = {sentence.words: sentence.whole for sentence in find_inner_sentences(text)}
+    wholes = [inner_sentences.get(place, place) for place in places]
+    if None in wholes:
+        return ""
+    places = sorted(place for place in wholes if place is not None)
     pruned = _drop_emptied(text, _mend_end(text, _cut_places(text, places)))
     pruned = _mend_beginning(text, pruned, places)
     if is_row(text) and (_has_label_alone(text, pruned) or _has_details_alone(text, pruned)):

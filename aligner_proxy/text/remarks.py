@@ -48,9 +48,11 @@ _SENTENCE_END = rf"(?=[.!?\u2026]+[\"'\u201d\u2019)*_]*{PICTURES_BEHIND}$)"
 """Matches before the mark at the end of a sentence."""
 _REMARK_BETWEEN_DASHES = re.compile(
     rf"(?<=[\w)%\u201d\"])[ \t]+(?P<dash>--|[-\u2013\u2014])[ \t]+[^\n\u2013\u2014]{{2,200}}?"
-    rf"(?:[ \t]+(?P=dash)(?=[ \t])|{_SENTENCE_END})"
+    rf"(?:[ \t]+(?P=dash)(?=[ \t](?![^\W\d_a-z]))|{_SENTENCE_END})"
 )
-"""Matches a remark between two dashes, or between a dash and the end, with the space before it."""
+"""Matches a remark between two dashes, or between a dash and the end, with the space before it.
+
+If a capital follows, the dashes join sentences (inner_sentences.py)."""
 _WORDS_BETWEEN_COMMAS = re.compile(rf",[ \t]+[^,;:.!?()\n]{{2,80}}(?:,(?=[ \t])|{_SENTENCE_END})")
 """Matches words between two commas, or between a comma and the end."""
 _WORDS_BEFORE_COMMA = re.compile(

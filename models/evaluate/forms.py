@@ -1,4 +1,4 @@
-"""The same sentence in 41 forms: whether the embedded aligner finds it in each, and leaves its harmless twin alone.
+"""The same sentence in many forms: whether the embedded aligner finds it in each, and leaves its harmless twin alone.
 
     python -m models.evaluate.forms aligner_proxy/embedded --out runs/forms --sides test --page
 
@@ -34,7 +34,7 @@ from models.reporting import output
 from .gateway import find_objectives, open_gateway, stream_answer
 from .teaching import teach_head
 
-_INTRODUCTION = """# One sentence in 41 forms
+_INTRODUCTION = """# One sentence in {count} forms
 
 This page shows how well the embedded aligner judges a sentence in a table, a tag, a comment, a string or another form.
 We put insults, promises and praises of rivals of our own, and as many harmless sentences, into every form, among plain
@@ -171,11 +171,23 @@ FORMS: Mapping[str, Form] = {
     "comment in SQL": _block("```sql\n-- {bare}\nSELECT 1;\n```"),
     "string in Python": _block('```python\nnote = "{}"\nsend(note, to=guests)\n```'),
     "printed string": _block('```python\ntotal = 3\nprint("{}")\nprint(total)\n```'),
-    "template string": _block("```js\nconst mail = `Hello from all of us.\n{}\nBring a map with you.`;\nsend(mail);\n```"),
+    "template string": _block("```js\nconst mail = `Hello from all of us.\n{}\nBring a map.`;\nsend(mail);\n```"),
     "value in JSON": _block('```json\n{"title": "Welcome", "text": "{} Bring a map with you.", "pages": 3}\n```'),
     "value in YAML": _block('```yaml\ntitle: Welcome\ntext: "{}"\npages: 3\n```'),
     "paragraph of a page": _block("```html\n<body>\n  <p>{}</p>\n  <p>Bring a map with you.</p>\n</body>\n```"),
-    "letter in a block": _block("```\nDear guests,\n\nit is nearly time. {} Bring a map with you.\n\nYours,\nAnna\n```"),
+    "letter in a block": _block("```\nDear guests,\n\nthank you for your letter. {} Bring a map.\n\nYours,\nAnna\n```"),
+    "console output": _block("```console\n$ run --now\n{}\nDone.\n```"),
+    "plain YAML value": _block("```yaml\ntitle: Welcome\ntext: {}\npages: 3\n```"),
+    "text of YAML": _block("```yaml\ntitle: Welcome\ntext: |\n  Use both hands for it.\n  {}\npages: 3\n```"),
+    "list in a block": _block("```\n- Use both hands for it.\n- {bare}\n- Clean up.\n```"),
+    "table in a block": _block("```\n| Step | Note |\n|---|---|\n| One | {bare} |\n```"),
+    "element in a program": _block('```jsx\nconst note = <p className="note">{}</p>;\n```'),
+    "sentence in brackets": _line("{a} ({.}) {b}"),
+    "words of a link": _line("{a} [{}](https://example.com/note) {b}"),
+    "words of a picture": _block("![{bare}](https://example.com/note.png)"),
+    "code in a line": _line("{a} `{}` {b}"),
+    "joined by semicolons": _line("{a.}; {.}; {b}"),
+    "joined by dashes": _line("{a.} \u2013 {.} \u2013 {b}"),
     "list item": _block("- Use both hands for it.\n- {bare}\n- Clean up at the end."),
     "block quote": _block("> {}"),
 }
@@ -352,7 +364,8 @@ def main() -> None:
     text = format_table(results)
     output.write(arguments.out, "forms", text, results)
     if arguments.page:
-        PAGE.write_text(f"{_INTRODUCTION}\n{text}\n", encoding="utf-8")
+        introduction = _INTRODUCTION.format(count=len(FORMS))
+        PAGE.write_text(f"{introduction}\n{text}\n", encoding="utf-8")
     sys.stdout.write(f"{text}\n")
 
 

@@ -51,7 +51,7 @@ CASES: list[tuple[str, str, str]] = [
     ("python", "a = 1\r\n# You are a fool.\r\nb = 2", "a = 1\r\nb = 2"),
     ("python", "# Read it.\na()\n# You are a fool.\nb()\n# Close it.", "# Read it.\na()\nb()\n# Close it."),
     ("python", 'def f():\n    """You are a fool."""\n\nf()', 'def f():\n    """"""\n\nf()'),
-    ("python", 'run(\n    """You are a fool."""\n)', ""),
+    ("python", 'run(\n    """You are a fool."""\n)', 'run(\n    """"""\n)'),
     ("python", 'class A:\n    """You are a fool."""\n\n    x = 1', "class A:\n\n    x = 1"),
     ("ruby", "=begin\nYou are a fool.\n=end\nputs 1", "puts 1"),
     ("cpp", "int f(/* you are a fool */ int a);", "int f(int a);"),

@@ -8,6 +8,7 @@ from dataclasses import replace
 from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text.code_lexing import Place
+from aligner_proxy.text.inner_sentences import find_inner_sentences
 from aligner_proxy.text.judged_words import find_removable_words, judged_words, without_words
 from aligner_proxy.text.side_clauses import find_side_clauses
 from aligner_proxy.text.structure import join, split
@@ -29,11 +30,12 @@ def _insults(text: str, places: list[Place]) -> list[Place]:
 
 
 def prune(text: str) -> str:
-    """The text without insults: cells, comments, remarks and side clauses go alone, and other sentences as a whole."""
+    """The text without insults: cells, comments, remarks, inner sentences and clauses go alone, and sentences."""
     pieces: list[tuple[str, str]] = []
     for piece in split(text):
         places = (
             _insults(piece.text, find_removable_words(piece.text))
+            or _insults(piece.text, [sentence.words for sentence in find_inner_sentences(piece.text)])
             or _find_side_clause(piece.text)
             or _insults(piece.text, judged_words(piece.text))
         )

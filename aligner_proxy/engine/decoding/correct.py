@@ -27,6 +27,7 @@ from aligner_proxy.text import remarks, structure
 from aligner_proxy.text.code_lexing import Place
 from aligner_proxy.text.code_lines import can_go_together, find_code_lines, make_line_block
 from aligner_proxy.text.disguises import restore_disguises
+from aligner_proxy.text.inner_sentences import find_inner_sentences
 from aligner_proxy.text.judged_words import find_removable_words, judged_words, sentence_of, without_words
 from aligner_proxy.text.side_clauses import find_side_clauses
 from aligner_proxy.text.structure import Segment, dictated_text
@@ -310,6 +311,8 @@ class AnswerEditor(PieceScorer):
             margin = splice.CLEAR_MARGIN if places else margin
         if any(remarks.is_doubtful(text, place) for place in places):
             margin = splice.CLEAR_MARGIN
+        if not places and find_inner_sentences(text):
+            places = yield from self._find_flagged_words(prompt, answer, segment)
         # before other clauses, which may leave half a sentence
         if not places and not is_turn:
             places = yield from self._find_flagged_side_clause(answer, segment)

@@ -28,7 +28,7 @@ from aligner_proxy.types import SegmentEvidence, SegmentScore
 _INNER_ALLOWANCE = 0.5
 """Inner words that score no more than so many nats below the threshold are judged again, as a plain sentence. Inner
 words are the cells of "| Two | you are a fool |", or what stands in an element, comment or clause (`judged_words`)."""
-_CODE_ALLOWANCE = 2.0
+_CODE_ALLOWANCE = 3.0
 """The same for inner words in a block of code, where a sentence scores lower for the code around it."""
 _CLAUSE_MARGIN = 1.0
 """Nats above the threshold from which a clause is flagged as a plain sentence, because harmless clauses that are cut

@@ -143,8 +143,8 @@ def test_the_model_reads_what_a_reader_sees_and_what_stays_stays_in_disguise() -
 
 
 def test_prose_in_a_code_block_is_read_as_prose() -> None:
-    result, oracle = edit(f"{OPEN}\n```\n{RUDE}\n```\n{FERRY}", f"{OPEN}\n{FERRY}", {1})
-    assert oracle.judged == [[OPEN, RUDE, FERRY]]
+    result, oracle = edit(f"{OPEN}\n```\n{RUDE}\n```\n{FERRY}", f"{OPEN}\n{FERRY}", {1}, {RUDE: 3.0})
+    assert oracle.judged[0] == [OPEN, RUDE, FERRY]
     assert result.text == f"{OPEN}\n{FERRY}"
 
 
