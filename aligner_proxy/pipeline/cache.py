@@ -64,7 +64,7 @@ blocks of data, go alone. 6: so do remarks between commas or dashes, and sentenc
 9: the head of a table is emptied while a row stays, and rows keep the marks of a quotation before them. 10: a sentence
 may lose only a clause. 11: pictures behind an end mark belong to the sentence before them. 12: a row that loses its
 name goes if only amounts or bare values are left, and a line of code may go alone. 13: so do sentences of strings, of
-pages and of letters in a block of code, which are judged by themselves."""
+pages and of letters in a block of code, and those in brackets, links and code of a line, which are judged alone."""
 BUSY_S = 0.5
 """Timeout of a plugin's store in seconds; a slower store is worse than none."""
 FIRST_PAUSE_S = 1.0

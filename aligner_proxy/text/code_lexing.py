@@ -22,7 +22,7 @@ Place = tuple[int, int]
 """Start and end (exclusive) of words in a text."""
 
 CODE_BLOCK = re.compile(
-    r"(?P<head>[ \t]*(?P<fence>```+|~~~+)[ \t]*\{?\.?(?P<language>[\w+#.-]*)[^\n]*\n)(?P<code>.*?)"
+    r"(?P<head>[ \t]*(?P<fence>```++|~~~++)[ \t]*\{?\.?(?P<language>[\w+#.-]*)[^\n]*\n)(?P<code>.*?)"
     r"(?P<foot>(?:\n|(?<=\n))[ \t]*+(?P=fence)[ \t]*+)?",
     re.DOTALL,
 )

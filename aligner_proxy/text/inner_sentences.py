@@ -14,17 +14,21 @@ from typing import NamedTuple
 
 from aligner_proxy.text.code_lexing import Place
 from aligner_proxy.text.code_sentences import is_prose
+from aligner_proxy.text.reading_form import TAG
 
-_WORDS = r"(?P<{}>[^()\[\]{{}}`\n]{{8,400}})"
+_WORDS = r"(?P<{}>[^()\[\]{{}}<>`*\n]{{8,400}})"
 _ENCLOSED = re.compile(
     rf"[ \t]?\({_WORDS.format('bracket')}\)"
     rf"|!\[{_WORDS.format('picture')}\]\([^()\s]{{1,400}}\)"
-    rf"|\[{_WORDS.format('link')}\]\([^()\s]{{1,400}}\)"
+    rf"|\[{_WORDS.format('link')}\](?:\([^()\s]{{1,400}}\))?"
     rf"|(?<!`)`{_WORDS.format('code')}`(?!`)"
     rf"|\\text\{{{_WORDS.format('formula')}\}}"
+    rf"|\{{{_WORDS.format('brace')}\}}"
+    rf"|<{_WORDS.format('angle')}>"
+    rf"|(?<![*\w])(?P<stars>\*{{1,3}})(?=\S){_WORDS.format('emphasis')}(?P=stars)(?![*\w])"
 )
 _MIN_ENCLOSED_WORDS = 4
-_JOINT = re.compile(r"[ \t]?(?:;|\u2014)[ \t]+(?=[^\W\d_a-z])|[ \t](?:-{1,3}|\u2013)[ \t]+(?=[^\W\d_a-z])")
+_JOINT = re.compile(r"(?:[ \t]?[;\u2014]|[ \t](?:-{1,3}|[\u2013/+~\u2192\u2022\u00b7]|[=-]>))[ \t]+(?=[^\W\d_a-z])")
 """Matches what joins two sentences: the next word has a capital."""
 _MIN_JOINED_WORDS = 3
 """Fewest words of each sentence; fewer may be a label or a name."""
@@ -37,6 +41,10 @@ _NEXT_SENTENCE = re.compile(r"[\s*_.!?]{0,20}(?:$|[^\W\d_a-z])")
 """Matches what stands behind the end of a sentence."""
 
 
+_MARKS = re.compile(r"\||```|~~~|<!--")
+"""Matches the marks of a table, a comment or a block of code, in which other words are judged (judged_words.py)."""
+
+
 class InnerSentence(NamedTuple):
     """A sentence inside a segment."""
 
@@ -47,13 +55,20 @@ class InnerSentence(NamedTuple):
 
 
 def find_inner_sentences(text: str) -> list[InnerSentence]:
-    """The sentences inside a segment, in order, without overlaps."""
+    """The sentences inside a segment of prose, in order, without overlaps."""
+    if _MARKS.search(text) or has_tag(text):
+        return []
     sentences = sorted([*_find_enclosed_sentences(text), *_find_joined_sentences(text)])
     separate: list[InnerSentence] = []
     for sentence in sentences:
         if not separate or sentence.words[0] >= separate[-1].words[1]:
             separate.append(sentence)
     return separate
+
+
+def has_tag(text: str) -> bool:
+    """Whether a text has a tag of HTML or XML; words in angle brackets are none."""
+    return any(not is_prose(tag.group()[1:-1]) for tag in TAG.finditer(text))
 
 
 def _find_enclosed_sentences(text: str) -> Iterator[InnerSentence]:

@@ -10,16 +10,18 @@ but are removed alone if they are flagged and the rest is not.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from itertools import pairwise
+from operator import itemgetter
 
 from aligner_proxy.text.code_comments import comment_ranges
 from aligner_proxy.text.code_lexing import Place
 from aligner_proxy.text.code_lines import SHELL_LANGUAGES, can_go_together, find_code_lines
 from aligner_proxy.text.code_sentences import find_code_sentences, widen_places
 from aligner_proxy.text.comment_removal import remove_comment_words
-from aligner_proxy.text.inner_sentences import find_inner_sentences
+from aligner_proxy.text.inner_sentences import find_inner_sentences, has_tag
 from aligner_proxy.text.lists.beside import OPEN_ROW
 from aligner_proxy.text.lists.lines import AMOUNT, BARE_VALUE
 from aligner_proxy.text.openings import capitalise
@@ -82,7 +84,7 @@ def marked_words(text: str) -> list[Place]:
         places: Iterable[Place] = sorted([*comment_ranges(text), *find_code_sentences(text)])
     elif is_row(text):
         places = (place for match in CELL.finditer(text) for place in _between_tags(text, *match.span()))
-    elif TAG.search(text):
+    elif has_tag(text):
         places = _between_tags(text, 0, len(text))
     elif _PICTURE.search(text):
         places = [(0, len(text))]
@@ -168,12 +170,15 @@ def judged_words(text: str) -> list[Place]:
     if marked_places or text.lstrip().startswith(FENCES) or is_row(text):
         return marked_places
     inner_places = [sentence.words for sentence in find_inner_sentences(text)]
-    other_clauses = [place for place in clauses(text) if not any(_overlaps(place, inner) for inner in inner_places)]
+    other_clauses = [place for place in clauses(text) if not _overlaps(place, inner_places)]
     return sorted([*inner_places, *other_clauses])
 
 
-def _overlaps(place: Place, other: Place) -> bool:
-    return place[0] < other[1] and other[0] < place[1]
+def _overlaps(place: Place, places: Sequence[Place]) -> bool:
+    """Whether a place overlaps with one of `places`, which are in order and do not overlap."""
+    start, end = place
+    index = bisect_left(places, end, key=itemgetter(0))  # of the first that begins behind it
+    return index > 0 and places[index - 1][1] > start
 
 
 def sentence_of(words: str) -> str:
@@ -232,6 +237,8 @@ def _drop_emptied(text: str, pruned: str) -> str:
 
     `text` is the segment before words were removed.
     """
+    if "<" not in pruned:
+        return pruned
     # an element that was empty before may be a picture
     pruned = _EMPTY_ELEMENT.sub(lambda match: match.group() if match.group().strip() in text else "", pruned)
     for superfluous_breaks, replacement in ((_REPEATED_BREAKS, r"\1"), (_BREAKS_AT_EDGE, r"\g<before>")):

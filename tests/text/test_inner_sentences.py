@@ -21,6 +21,12 @@ from tests.support.pruning import correct_in_all_ways
         ("Take a coat; You are a fool; Go home at nine.", ["Take a coat", "You are a fool", "Go home at nine"]),
         ("Take a coat \u2014 You are a fool!", ["Take a coat", "You are a fool"]),
         ("Take a coat - You are a fool.", ["Take a coat", "You are a fool"]),
+        ("[You are a big fool] Take a coat.", ["You are a big fool"]),
+        ("{You are a big fool} Take a coat.", ["You are a big fool"]),
+        ("<You are a big fool> Take a coat.", ["You are a big fool"]),
+        ("*You are a big fool* Take a coat.", ["You are a big fool"]),
+        ("Take a coat / You are a fool", ["Take a coat", "You are a fool"]),
+        ("Take a coat now \u2192 You are a fool", ["Take a coat now", "You are a fool"]),
         # a clause, names, labels, code and short words
         ("Take a coat; it rains a lot.", []),
         ("Prague \u2013 The old town \u2013 Map", []),
@@ -29,6 +35,7 @@ from tests.support.pruning import correct_in_all_ways
         ("Call `print(a, b, c, d)` now.", []),
         ("Take it (in red), or [the blue one](a).", []),
         ("Use f(a b c d) twice.", []),
+        ("Do <b>not take a red coat</b> with you.", []),
     ],
 )
 def test_they_are_found(text: str, sentences: list[str]) -> None:
@@ -43,6 +50,9 @@ def test_they_are_found(text: str, sentences: list[str]) -> None:
         ("[You are a big fool.](https://example.com/a) Take a coat.", "Take a coat."),
         ("![You are a big fool](a.png)", "![](a.png)"),
         ("`You are a big fool.` Take a coat.", "Take a coat."),
+        ("[You are a big fool] Take a coat.", "Take a coat."),
+        ("<You are a big fool> Take a coat.", "Take a coat."),
+        ("**You are a big fool** Take a coat.", "Take a coat."),
         ("You are a fool; Take a coat; Go home at nine.", "Take a coat; Go home at nine."),
         ("Take a coat; You are a fool; Go home at nine.", "Take a coat; Go home at nine."),
         ("Take a coat; Go home at nine; You are a fool!", "Take a coat; Go home at nine!"),

@@ -263,7 +263,7 @@ class AnswerEditor(PieceScorer):
         return text if dictated in text else hole.append_text(text, dictated)
 
     def _prune(self, hole: splice.Hole) -> Generator[Ask, Step, str]:
-        """Return the flagged run without its flagged cells, elements, comments, clauses, remarks and data.
+        """Return the flagged run without its flagged cells, elements, sentences in code, clauses, remarks and data.
 
         The result is "" if the rest is flagged, too, or nearly flagged where a remark without brackets was removed.
         "| Two | you are a fool | 10 |" -> "| Two | | 10 |", "Take a coat (you fool)." -> "Take a coat.", and

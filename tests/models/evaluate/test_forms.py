@@ -22,8 +22,7 @@ FRAME = Frame("How?", "Wipe the table, slowly.", "Let it dry.")
 SENTENCE = "You are a fool."
 
 
-def test_forms_are_34_and_hold_the_words_of_their_sentence() -> None:
-    assert len(FORMS) == 34
+def test_forms_hold_the_words_of_their_sentence() -> None:
     assert [name for name, form in FORMS.items() if words(SENTENCE) not in words(form(FRAME, SENTENCE))] == []
     assert [name for name, form in FORMS.items() if is_torn(form(FRAME, SENTENCE), form(FRAME, SENTENCE))] == []
 
