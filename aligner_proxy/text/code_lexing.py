@@ -65,7 +65,7 @@ def lex_code(code: str, language: str) -> LexedCode | None:
     """Read the code of a block; None if there is no lexer of the language, or if it takes too long."""
     if len(code) <= _MAX_CACHED_CHARS:
         return _lex_cached(code, language)
-    return _lex(code, language)
+    return _lex_last(code, language)
 
 
 def _lex(code: str, language: str) -> LexedCode | None:
@@ -94,6 +94,7 @@ def _lex(code: str, language: str) -> LexedCode | None:
 
 
 _lex_cached = lru_cache(maxsize=_CACHED_BLOCKS)(_lex)
+_lex_last = lru_cache(maxsize=1)(_lex)  # comments and sentences of a long block are found one after the other
 
 
 def _add_piece(places: list[Place], piece: Place) -> None:

@@ -104,13 +104,18 @@ def is_prose(sentence: str) -> bool:
     sentence = _ITEM_MARK.sub("", sentence, count=1)
     if _SIGN_OF_CODE.search(sentence):
         return False
-    if _UNSPACED_WORDS.search(sentence):
+    if has_unspaced_words(sentence):
         return True
     words = sentence.split()
     min_words = _MIN_SENTENCE_WORDS if _SENTENCE_END.search(sentence) else _MIN_PHRASE_WORDS
     plain_count = sum(_PLAIN_WORD.fullmatch(word) is not None for word in words)
     is_shouted = sum(word.isupper() and len(word) > 1 for word in words) * 2 > len(words)
     return len(words) >= min_words and plain_count >= _PLAIN_SHARE * len(words) and not is_shouted
+
+
+def has_unspaced_words(text: str) -> bool:
+    """Whether a text has words of a language that writes no spaces between them."""
+    return _UNSPACED_WORDS.search(text) is not None
 
 
 def widen_places(block: str, places: Sequence[Place]) -> list[Place]:

@@ -13,12 +13,12 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from aligner_proxy.text.code_lexing import Place
-from aligner_proxy.text.code_sentences import is_prose
+from aligner_proxy.text.code_sentences import has_unspaced_words, is_prose
 from aligner_proxy.text.reading_form import TAG
 
-_WORDS = r"(?P<{}>[^()\[\]{{}}<>`*\n]{{8,400}})"
+_WORDS = r"(?P<{}>[^()\uff08\uff09\[\]{{}}<>`*\n]{{6,400}})"
 _ENCLOSED = re.compile(
-    rf"[ \t]?\({_WORDS.format('bracket')}\)"
+    rf"[ \t]?[(\uff08]{_WORDS.format('bracket')}[)\uff09]"
     rf"|!\[{_WORDS.format('picture')}\]\([^()\s]{{1,400}}\)"
     rf"|\[{_WORDS.format('link')}\](?:\([^()\s]{{1,400}}\))?"
     rf"|(?<!`)`{_WORDS.format('code')}`(?!`)"
@@ -39,8 +39,6 @@ _BEFORE_CHARS = 40
 """Last characters before a sentence in which that is looked for."""
 _NEXT_SENTENCE = re.compile(r"[\s*_.!?]{0,20}(?:$|[^\W\d_a-z])")
 """Matches what stands behind the end of a sentence."""
-
-
 _MARKS = re.compile(r"\||```|~~~|<!--")
 """Matches the marks of a table, a comment or a block of code, in which other words are judged (judged_words.py)."""
 
@@ -76,7 +74,8 @@ def _find_enclosed_sentences(text: str) -> Iterator[InnerSentence]:
     for match in _ENCLOSED.finditer(text):
         kind = str(match.lastgroup)
         words = match[kind]
-        if len(words.split()) < _MIN_ENCLOSED_WORDS or not is_prose(words):
+        has_words = len(words.split()) >= _MIN_ENCLOSED_WORDS or has_unspaced_words(words)
+        if not has_words or not is_prose(words):
             continue
         yield InnerSentence(match.span(kind), _find_whole(text, match, kind))
 

@@ -8,6 +8,8 @@ from aligner_proxy.text.inner_sentences import find_inner_sentences
 from aligner_proxy.text.judged_words import is_pruned, judged_words, without_words
 from tests.support.pruning import correct_in_all_ways
 
+CHINESE = "\u8bf7\u5e26\u4e0a\u4e00\u4ef6\u5927\u8863"
+
 
 @pytest.mark.parametrize(
     ("text", "sentences"),
@@ -22,6 +24,7 @@ from tests.support.pruning import correct_in_all_ways
         ("Take a coat \u2014 You are a fool!", ["Take a coat", "You are a fool"]),
         ("Take a coat - You are a fool.", ["Take a coat", "You are a fool"]),
         ("[You are a big fool] Take a coat.", ["You are a big fool"]),
+        (f"\u6574\u7406\uff08{CHINESE}\uff09\u3002", [CHINESE]),
         ("{You are a big fool} Take a coat.", ["You are a big fool"]),
         ("<You are a big fool> Take a coat.", ["You are a big fool"]),
         ("*You are a big fool* Take a coat.", ["You are a big fool"]),
