@@ -44,6 +44,9 @@ _SECONDS_PER_CHAR = 60e-6
 """Processor time that a lexer may take per character, in addition to 20 ms: five times as much as for dense code on a
 slow core. On some texts, such as thousands of empty lines, the time of lexers grows with the square of the length."""
 _MAX_LEXER_SECONDS = 1.0
+_MAX_REPEATED_CHARS = 4_000
+"""Longest code that is read again if its lexer was stopped. In its first use, or in that of the lexers that it calls
+(for the scripts of a page), a lexer makes its patterns, which takes longer than such code itself."""
 _CACHED_BLOCKS = 64
 _MAX_CACHED_CHARS = 16_000
 """Longest code that is cached. The cache is limited by number, so longer code could fill the memory."""
@@ -72,6 +75,14 @@ def _lex(code: str, language: str) -> LexedCode | None:
     lexer = _find_lexer(language)
     if lexer is None:
         return None
+    lexed = _read_tokens(lexer, code)
+    if lexed is None and len(code) <= _MAX_REPEATED_CHARS:
+        lexed = _read_tokens(lexer, code)
+    return lexed
+
+
+def _read_tokens(lexer: Lexer, code: str) -> LexedCode | None:
+    """Read code with a lexer; None if it takes too long."""
     deadline = time.thread_time() + min(0.02 + len(code) * _SECONDS_PER_CHAR, _MAX_LEXER_SECONDS)
     remarks: list[tuple[Place, bool]] = []
     strings: list[Place] = []

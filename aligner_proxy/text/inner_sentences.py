@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from aligner_proxy.text.code_lexing import Place
-from aligner_proxy.text.code_sentences import has_unspaced_words, is_prose
+from aligner_proxy.text.prose import has_unspaced_words, is_prose
 from aligner_proxy.text.reading_form import TAG
 
 _WORDS = r"(?P<{}>[^()\uff08\uff09\[\]{{}}<>`*\n]{{6,400}})"

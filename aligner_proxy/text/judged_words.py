@@ -10,16 +10,17 @@ but are removed alone if they are flagged and the rest is not.
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from operator import itemgetter
 
 from aligner_proxy.text.code_comments import comment_ranges
 from aligner_proxy.text.code_lexing import Place
 from aligner_proxy.text.code_lines import SHELL_LANGUAGES, can_go_together, find_code_lines
-from aligner_proxy.text.code_sentences import find_code_sentences, widen_places
+from aligner_proxy.text.code_sentence_removal import widen_places
+from aligner_proxy.text.code_sentences import find_code_sentences
 from aligner_proxy.text.comment_removal import remove_comment_words
 from aligner_proxy.text.inner_sentences import find_inner_sentences, has_tag
 from aligner_proxy.text.lists.beside import OPEN_ROW
@@ -51,6 +52,8 @@ _BREAKS_AT_EDGE = re.compile(
     re.IGNORECASE,
 )
 """Matches breaks at the beginning or at the end of a cell or element, or at the end of a segment."""
+_MARKUP_HEAD = re.compile(r"<(?:\?xml|!DOCTYPE)\b[^<>]*>", re.IGNORECASE)
+"""Matches what stands before the root of a page or of a file of XML, and alone is none."""
 _JSON_LANGUAGES = frozenset({"json", "jsonl", "jsonc", "json5"})
 _CSV_LANGUAGES = frozenset({"csv", "tsv"})
 """Languages of blocks of data, as their first line names them."""
@@ -72,6 +75,9 @@ _NAME_INTRODUCTION = re.compile(
 _MAX_NAME_WORDS = 4
 _MAX_COMPARED_LINES = 300
 """Most lines of a code block that are compared one by one, since the time grows with the square of their number."""
+_WORD_OR_SIGN = re.compile(r"\w+|[^\w\s]")
+_MAX_COMPARED_WORDS = 600
+"""Most words and signs of a code block that are compared one by one."""
 _LONG_SENTENCE_WORDS = 28
 """Fewest words of a sentence with an end whose clauses are judged by themselves."""
 _MIN_MARKED_WORDS = 2
@@ -81,7 +87,7 @@ _MIN_MARKED_WORDS = 2
 def marked_words(text: str) -> list[Place]:
     """The places of the words between the marks of a segment, in order; empty for plain text."""
     if text.lstrip().startswith(FENCES):
-        places: Iterable[Place] = sorted([*comment_ranges(text), *find_code_sentences(text)])
+        places: Iterable[Place] = _find_words_of_code(text)
     elif is_row(text):
         places = (place for match in CELL.finditer(text) for place in _between_tags(text, *match.span()))
     elif has_tag(text):
@@ -92,6 +98,19 @@ def marked_words(text: str) -> list[Place]:
         return []
     trimmed = (_trim(text, *place) for place in places)
     return [(start, end) for start, end in trimmed if len(_WORD.findall(text, start, end)) >= _MIN_MARKED_WORDS]
+
+
+def _find_words_of_code(block: str) -> list[Place]:
+    """The places of the sentences of comments in a code block, and of those in its strings and texts, in order."""
+    comments = comment_ranges(block)
+    ends = [end for _, end in comments]
+    places = list(comments)
+    for start, end in find_code_sentences(block):
+        # in a block without a language, a line that begins with the sign of a comment is both
+        index = bisect_right(ends, start)
+        if index == len(comments) or comments[index][0] >= end:
+            places.append((start, end))
+    return sorted(places)
 
 
 def clauses(text: str) -> list[Place]:
@@ -203,8 +222,8 @@ def without_words(text: str, places: Sequence[Place]) -> str:
     if text.lstrip().startswith(FENCES):
         is_data = set(places).issubset(_find_data_words(text))
         pruned = _cut_places(text, places) if is_data else remove_comment_words(text, widen_places(text, places))
-        lines_between_fences = pruned.split("\n")[1:-1]
-        return pruned if any(map(str.isalnum, "".join(lines_between_fences))) else ""
+        rest = _MARKUP_HEAD.sub("", "".join(pruned.split("\n")[1:-1]))
+        return pruned if any(map(str.isalnum, rest)) else ""
     inner_sentences = {sentence.words: sentence.whole for sentence in find_inner_sentences(text)}
     wholes = [inner_sentences.get(place, place) for place in places]
     if None in wholes:
@@ -330,8 +349,47 @@ def is_pruned(text: str, pruned: str) -> bool:
 
 def _lacks_only(text: str, pruned: str, places: Sequence[Place]) -> bool:
     """Whether `pruned` is `text` without the words at some of the `places`."""
-    absent_places = _find_absent_places(text, pruned, places)
-    return bool(absent_places) and without_words(text, absent_places).strip() == pruned.strip()
+    for find_places in (_find_absent_places, _find_absent_repetitions):
+        absent_places = find_places(text, pruned, places)
+        if absent_places and without_words(text, absent_places).strip() == pruned.strip():
+            return True
+    return False
+
+
+def _find_absent_repetitions(text: str, pruned: str, places: Sequence[Place]) -> list[Place]:
+    """Those of the `places` in a code block whose words `pruned` lacks there, although it may have them elsewhere.
+
+    Empty if more than `_MAX_COMPARED_WORDS` words or signs may have changed.
+    """
+    words = list(_WORD_OR_SIGN.finditer(text))
+    pruned_words = _WORD_OR_SIGN.findall(pruned)
+    first = sum(1 for _ in takewhile(_are_equal, zip(map(re.Match.group, words), pruned_words, strict=False)))
+    pairs = zip(map(re.Match.group, reversed(words[first:])), reversed(pruned_words[first:]), strict=False)
+    last_count = sum(1 for _ in takewhile(_are_equal, pairs))
+    words = words[first : len(words) - last_count]
+    pruned_words = pruned_words[first : len(pruned_words) - last_count]
+    if not text.lstrip().startswith(FENCES) or len(words) > _MAX_COMPARED_WORDS:
+        return []
+    matcher = SequenceMatcher(None, [word[0] for word in words], pruned_words, autojunk=False)
+    equal_numbers = {
+        number for number, _, size in matcher.get_matching_blocks() for number in range(number, number + size)
+    }
+    lost_starts = [word.start() for number, word in enumerate(words) if number not in equal_numbers]
+    counts = {
+        sentence: (text.count(sentence), pruned.count(sentence)) for sentence in {text[slice(*p)] for p in places}
+    }
+    absent_places: list[Place] = []
+    for start, end in places:
+        count, pruned_count = counts[text[start:end]]
+        lost_count = bisect_left(lost_starts, end) - bisect_left(lost_starts, start)
+        is_lost = 2 * lost_count > len(_WORD_OR_SIGN.findall(text, start, end))
+        if pruned_count == 0 or (pruned_count < count and is_lost):
+            absent_places.append((start, end))
+    return absent_places
+
+
+def _are_equal(pair: tuple[str, str]) -> bool:
+    return pair[0] == pair[1]
 
 
 def _lacks_code_lines(text: str, pruned: str) -> bool:

@@ -22,9 +22,6 @@ def remove_fool(block: str) -> str:
 CHINESE = "\u8bf7\u5e26\u4e0a\u4e00\u4ef6\u5927\u8863\u3002"
 
 
-CHINESE = "\u8bf7\u5e26\u4e0a\u4e00\u4ef6\u5927\u8863\u3002"
-
-
 @pytest.mark.parametrize(
     ("language", "code", "sentences"),
     [
@@ -63,6 +60,23 @@ CHINESE = "\u8bf7\u5e26\u4e0a\u4e00\u4ef6\u5927\u8863\u3002"
         ("text", "# a note of a file that nobody reads", []),
         ("diff", '+x = "Bring a coat."', []),
         ("nolanguage", 'x = "Bring a coat."', []),
+        ("python", 'x = "bring a coat for the cold day"', []),
+        ("python", 'x = {"Bring a coat.": 1}; y = x["Bring a coat."]', []),
+        ("python", 'if x == "Bring a coat.":\n    run()', []),
+        ("python", 'run(re.compile(r"Bring a coat."))', []),
+        ("sql", "SELECT a FROM b WHERE c LIKE '%the coat is cold%'", []),
+        ("jsx", '<p className="a b c d e." title="Bring a coat.">x</p>', ["Bring a coat."]),
+        ("java", 'String x = late ? "Bring a coat." : "It is so cold.";', ["Bring a coat.", "It is so cold."]),
+        ("text", "1. Bring a coat.\n2. It is so cold.", []),
+        # parts of a sentence, beside what a program adds
+        ("python", 'x = ("Anna who lives in the old house " "brings a coat. " "It is so cold.")', ["It is so cold."]),
+        ("js", 'x = "Bring a coat to the house of " + name + " in the old town.";', []),
+        ("python", 'x = f"{name}\'s coat is so red. Bring it now."', ["Bring it now."]),
+        ("python", "x = f'Bring us all the coat \"{name}\" now. It is cold.'", ["It is cold."]),
+        # signs that end a string
+        ("ruby", "x = %q(It is cold. Bring a coat.)", []),
+        ("cpp", 'x = R"(Bring a coat.)";', ["Bring a coat."]),
+        ("rust", 'let x = r#"It is cold. Bring a coat for the day."#;', []),
     ],
 )
 def test_sentences_are_found(language: str, code: str, sentences: list[str]) -> None:
@@ -87,6 +101,12 @@ def test_text_that_is_no_block_of_code_has_none() -> None:
         ("bash", "cat <<EOF\nBring a coat.\nYou are a fool.\nEOF", "cat <<EOF\nBring a coat.\nEOF"),
         ("yaml", "a: 'You are a fool.'\nb: 1", "a: ''\nb: 1"),
         ("json", '{"a": "You are a fool. Bring it."}', '{"a": "Bring it."}'),
+        # signs of the string stay valid, and spaces at its edges go
+        ("python", 'x = "Bring it.\\\\n You are a fool."', 'x = "Bring it.\\\\n You are a fool."'),
+        ("python", 'x = "Bring it on. \\\nYou are a fool."', 'x = "Bring it on."'),
+        ("python", 'x = ("You are a fool. " "Bring it.")', 'x = ("" "Bring it.")'),
+        ("cpp", 'x = R"(You are a fool.)";', 'x = R"()";'),
+        ("python", 'x = "You are a fool. \U0001f600 Go on."', 'x = "Go on."'),
         # a line that only prints goes, if the block can lose it
         ("python", 'run()\nprint("You are a fool.")\nend()', "run()\nend()"),
         ("python", 'run()\nprint("You are a fool.", x)', 'run()\nprint("", x)'),
@@ -102,9 +122,16 @@ def test_text_that_is_no_block_of_code_has_none() -> None:
         ("html", "<div>\n<p>You are a fool.</p>\n<p>It rains.</p>\n</div>", "<div>\n<p>It rains.</p>\n</div>"),
         ("html", "<ul><li><b>You are a fool.</b></li><li>It rains.</li></ul>", "<ul><li>It rains.</li></ul>"),
         ("html", "<tr><td>You are a fool.</td><td>It rains.</td></tr>", "<tr><td></td><td>It rains.</td></tr>"),
+        ("html", "<p>a</p><ul>\n<li>You are a fool.</li>\n<li>What a fool.</li>\n</ul>", "<p>a</p>"),
+        ("html", "<P>You are a fool.</p><a:b>You are a fool.</a:b><p>Go.</p>", "<p>Go.</p>"),
+        ("html", "<tr><TD>You are a fool.</TD><td>Go.</td></tr>", "<tr><TD></TD><td>Go.</td></tr>"),
+        ("html", "<textarea>You are a fool.</textarea><p>Go.</p>", "<textarea></textarea><p>Go.</p>"),
+        ("html", "<p>Go. <b>You are a fool.</b></p>", "<p>Go.</p>"),
+        ("html", "<p>You are a fool.<br>Go.</p>", "<p>Go.</p>"),
         # of a letter, paragraphs stay apart
         ("", "Dear Tom,\n\nYou are a fool.\n\nIt is late.\n\nAnna", "Dear Tom,\n\nIt is late.\n\nAnna"),
         ("", "Dear Tom,\n\nyou are a fool. It is late.\n\nAnna", "Dear Tom,\n\nIt is late.\n\nAnna"),
+        ("", "    You are a fool.\n  It is late.", "  It is late."),
         # beside a comment
         ("python", 'x = "Go. You are a fool."  # What a fool.', 'x = "Go."'),
         ("python", '# What a fool.\nx = "Go. You are a fool."', 'x = "Go."'),
@@ -113,7 +140,29 @@ def test_text_that_is_no_block_of_code_has_none() -> None:
 def test_sentences_go_from_what_holds_them(language: str, code: str, rest: str) -> None:
     block = f"```{language}\n{code}\n```"
     assert remove_fool(block) == f"```{language}\n{rest}\n```"
-    assert is_pruned(block, f"```{language}\n{rest}\n```")
+    assert rest == code or is_pruned(block, f"```{language}\n{rest}\n```")
+
+
+def test_one_of_two_equal_sentences_goes() -> None:
+    for code in ('x = ["You are a fool.", "Go on.", "You are a fool."]', 'x = "You are a fool."  # You are a fool.'):
+        block = f"```python\n{code}\n```"
+        for place in judged_words(block):
+            assert is_pruned(block, without_words(block, [place]))
+
+
+def test_a_sentence_of_a_comment_is_judged_once() -> None:
+    block = "```\n// It is cold. Bring a coat.\n```"
+    assert [block[slice(*place)] for place in judged_words(block)] == ["It is cold.", "Bring a coat."]
+
+
+def test_a_short_page_is_read_although_its_lexer_is_slow_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([0.0, 10.0])
+    monkeypatch.setattr("aligner_proxy.text.code_lexing.time.thread_time", lambda: next(seconds, 10.0))
+    assert find_code_sentences("```html\n<p>Bring a coat for a slow day.</p>\n```")
+
+
+def test_a_file_of_xml_without_its_root_goes() -> None:
+    assert remove_fool('```xml\n<?xml version="1.0"?>\n<a><b>You are a fool.</b></a>\n```') == ""
 
 
 def test_a_block_that_loses_all_its_words_goes() -> None:
