@@ -169,6 +169,8 @@ FORMS: Mapping[str, Form] = {
     "comment in CSS": _block("```css\n/* {} */\np { color: red; }\n```"),
     "comment in HTML": _block("```html\n<!-- {bare} -->\n<p>Hello</p>\n```"),
     "comment in SQL": _block("```sql\n-- {bare}\nSELECT 1;\n```"),
+    "list item": _block("- Use both hands for it.\n- {bare}\n- Clean up at the end."),
+    "block quote": _block("> {}"),
     "string in Python": _block('```python\nnote = "{}"\nsend(note, to=guests)\n```'),
     "printed string": _block('```python\ntotal = 3\nprint("{}")\nprint(total)\n```'),
     "template string": _block("```js\nconst mail = `Hello from all of us.\n{}\nBring a map.`;\nsend(mail);\n```"),
@@ -188,8 +190,6 @@ FORMS: Mapping[str, Form] = {
     "code in a line": _line("{a} `{}` {b}"),
     "joined by semicolons": _line("{a.}; {.}; {b}"),
     "joined by dashes": _line("{a.} \u2013 {.} \u2013 {b}"),
-    "list item": _block("- Use both hands for it.\n- {bare}\n- Clean up at the end."),
-    "block quote": _block("> {}"),
 }
 
 
