@@ -40,6 +40,8 @@ _HEAD_CHARS = 400
 """Characters before a docstring in which the line above it is found."""
 _ENDLESS_LEXERS = frozenset({"mcschema", "tnt"})
 """Languages whose lexers never end on some code, such as a single bracket."""
+_LEXER_NAMES = {"htm": "html", "xhtml": "html", "svg": "xml", "jsonl": "json", "jsonc": "json5", "conf": "ini"}
+"""Names of lexers for languages that have none of their own."""
 _SECONDS_PER_CHAR = 60e-6
 """Processor time that a lexer may take per character, in addition to 20 ms: five times as much as for dense code on a
 slow core. On some texts, such as thousands of empty lines, the time of lexers grows with the square of the length."""
@@ -158,6 +160,6 @@ def _find_lexer(language: str) -> Lexer | None:
         return None
     try:
         # the option makes PHP's lexer read code without the opening tag; other lexers ignore it
-        return get_lexer_by_name(name, startinline=True)
+        return get_lexer_by_name(_LEXER_NAMES.get(name, name), startinline=True)
     except ClassNotFound:
         return None

@@ -51,7 +51,7 @@ _BREAK = re.compile(r"(?<!\\)((?:\\\\)*)\\(?:[nrt]|[\r\n](?!\s*\\))")
 that goes on in the next one."""
 _STRING_BEFORE = re.compile(r"[\"'`][ \t\r]*(?:\n[ \t]*)?[+.&|\\]{0,2}\s{0,80}$")
 """Matches the end of a string to which another one is joined."""
-_SMALL_BEGINNING = re.compile(r"(?P<space>\s*)[,;.:]?\s*(?=[^\W\d_])(?P<letter>\w)")
+_SMALL_BEGINNING = re.compile(r"(?P<space>\s*+)[,;.:]?\s*+(?=[^\W\d_])(?P<letter>\w)")
 _UNREAD_BEFORE = re.compile(
     r"(?:[=!]=\s*|\bcase\s+|\w\[|(?:\bre\.\w+|\bRegExp|\bRegex|\bos\.system|\bsubprocess\.\w+|\bexecute|\bselect"
     r"|\bquerySelector(?:All)?|\bstr[fp]time|\bopen)\(\s*)$"

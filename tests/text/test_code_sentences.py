@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import time
 from random import Random
 
 import pytest
@@ -159,6 +160,12 @@ def test_a_short_page_is_read_although_its_lexer_is_slow_at_first(monkeypatch: p
     seconds = iter([0.0, 10.0])
     monkeypatch.setattr("aligner_proxy.text.code_lexing.time.thread_time", lambda: next(seconds, 10.0))
     assert find_code_sentences("```html\n<p>Bring a coat for a slow day.</p>\n```")
+
+
+def test_a_long_string_of_spaces_is_read_in_linear_time() -> None:
+    begin = time.thread_time()
+    assert find_code_sentences(f'```python\nx = "{" " * 30_000}"\n```') == []
+    assert time.thread_time() - begin < 2
 
 
 def test_a_file_of_xml_without_its_root_goes() -> None:
