@@ -33,7 +33,7 @@ from aligner_proxy.errors import (
 )
 from aligner_proxy.types import SegmentScore
 
-WIRE = 20
+WIRE = 21
 """Version of the wire format; incremented with every change of the shapes in `api` and `wire`, and of where sentences
 end, since both sides must divide an answer alike."""
 HEADER = "x-aligner-wire"
