@@ -55,7 +55,7 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 _BUSY_S = 1.0
 """Seconds to wait while another process writes to the disk; a slower cache is worse than none."""
 
-EDITING = 13
+EDITING = 14
 """Version in the cache key, raised when the same aligner would write other text. 2: replacements are judged, too.
 3: sentences end at other places, and cells, elements and comments are judged by themselves. 4: sentences end at the
 marks of more scripts, and names of speakers and leads of lines stay. 5: remarks in brackets, and values in
@@ -64,7 +64,8 @@ blocks of data, go alone. 6: so do remarks between commas or dashes, and sentenc
 9: the head of a table is emptied while a row stays, and rows keep the marks of a quotation before them. 10: a sentence
 may lose only a clause. 11: pictures behind an end mark belong to the sentence before them. 12: a row that loses its
 name goes if only amounts or bare values are left, and a line of code may go alone. 13: so do sentences of strings, of
-pages and of letters in a block of code, and those in brackets, links and code of a line, which are judged alone."""
+pages and of letters in a block of code, and those in brackets, links and code of a line, which are judged alone.
+14: reasons in the middle of a sentence and what says more of its last noun may go alone."""
 BUSY_S = 0.5
 """Timeout of a plugin's store in seconds; a slower store is worse than none."""
 FIRST_PAUSE_S = 1.0

@@ -228,7 +228,7 @@ def without_words(text: str, places: Sequence[Place]) -> str:
     wholes = [inner_sentences.get(place, place) for place in places]
     if None in wholes:
         return ""
-    places = sorted(place for place in wholes if place is not None)
+    places = sorted(_leave_last_comma(text, place) for place in wholes if place is not None)
     pruned = _drop_emptied(text, _mend_end(text, _cut_places(text, places)))
     pruned = _mend_beginning(text, pruned, places)
     if is_row(text) and (_has_label_alone(text, pruned) or _has_details_alone(text, pruned)):
@@ -238,6 +238,18 @@ def without_words(text: str, places: Sequence[Place]) -> str:
         return ""
     unchanged_lines = set(text.split("\n"))
     return "\n".join(line if line in unchanged_lines else line.rstrip() for line in pruned.split("\n"))
+
+
+def _leave_last_comma(text: str, place: Place) -> Place:
+    """The place without its last comma or semicolon, which ends the words before it if these have no sign of their own.
+
+    "We are late because you dawdled, and it rains." loses " because you dawdled".
+    """
+    start, end = place
+    words_end = len(text[:start].rstrip())
+    stands_between_words = text[words_end - 1 : words_end].isalnum() and text[start].isalnum()
+    has_comma = text[end - 1 : end] in (",", ";")
+    return (words_end, end - 1) if start and stands_between_words and has_comma else place
 
 
 def _cut_places(text: str, places: Sequence[Place]) -> str:

@@ -20,8 +20,8 @@ from aligner_proxy.text.lists import marks
 from aligner_proxy.text.reading_form import TAG
 from aligner_proxy.text.structure import FENCES
 
-_END = re.compile(r"[.!\u2026][^\w\n?]*$")
-"""Matches the end mark of a sentence, with the signs and pictures behind it."""
+_END = re.compile(r"[.!:\u2026][^\w\n?]*$")
+"""Matches the end mark of a sentence, also of one that announces something, with the signs and pictures behind it."""
 _SUBORDINATORS = (
     r"if|when|whenever|while|although|though|since|because|as|after|before|once|unless|until|whether|where|wherever|"
     r"only (?:if|when|after|once|on|in|with)|even (?:if|when|though)|except|provided|should|had|were|no matter|"
@@ -87,8 +87,8 @@ _REPORTS = re.compile(
 )
 """Matches words with which a clause tells what somebody thinks, which the next clause may correct."""
 _OPEN_END = re.compile(
-    r"\b(?:and|or|but|und|oder|aber|et|ou|mais|y|o|pero|not|never|always|must|should|would|could|can|will|may|might|to|"
-    r"an?|the|of|that)$",
+    r"\b(?:and|or|but|und|oder|aber|et|ou|mais|y|o|pero|not|never|always|must|should|would|could|can|will|(?-i:may)|"
+    r"might|to|an?|the|of|that)$",
     re.IGNORECASE,
 )
 """Matches a word at the end that another one has to follow."""
@@ -99,9 +99,10 @@ _CONTRAST = re.compile(rf"(?:{_CONTRASTS})\b", re.IGNORECASE)
 _COORDINATING_WORDS = r"and|but|so|yet|und|aber|et|mais|y|pero"
 """Words that join two main clauses."""
 _COORDINATES = re.compile(rf"(?:{_COORDINATING_WORDS})\b", re.IGNORECASE)
+_COORDINATION = re.compile(rf"\b(?:{_COORDINATING_WORDS}|or|oder|ou|o)\b", re.IGNORECASE)
 _CONNECTIVE = (
-    rf"{_ADVERBS}(?:and|or|so|{_CONTRASTS}|though|although|since|because|as(?! long as| soon as)|while|whereas|which|"
-    r"who|whose|whom|where|plus|making|giving|meaning|unlike|like|according|thereby|thus|"
+    rf"{_ADVERBS}(?:and|or|so|{_CONTRASTS}|though|although|even though|since|because|as(?! long as| soon as)|while|"
+    r"whereas|which|who|whose|whom|where|plus|making|giving|meaning|unlike|like|according|thereby|thus|"
     r"(?:at|for|of|in|to|by|from|with) (?:which|whom)|"
     r"und|denn|obwohl|weil|da|w\u00e4hrend|wobei|was|wie|sodass|(?:f\u00fcr|von|mit|in) (?:den|der|die|das|dem)|"
     r"et|donc|car|puisque|alors|qui|dont|o\u00f9|parce|y|porque|aunque|mientras|que|lo)"
@@ -112,13 +113,27 @@ _COMMA = re.compile(rf"[,;][ \t]+(?:(?P<connective>{_CONNECTIVE})\b)?", re.IGNOR
 """Matches a comma or semicolon, and a word behind it that joins clauses."""
 _CLAUSE_WITHOUT_COMMA = re.compile(
     r"(?<![,; \t])[ \t]++(?=(?P<reason>(?:because|although|though|whereas)[ \t])|"
-    r"and[ \t]+(?:you|we|they|he|she|it|i|there|can|will|could|would|may|might|must|should)(?:['\u2019]\w+)?[ \t])",
+    r"and[ \t]+(?:you|we|they|he|she|it|i|there|can|will|could|would|may|might|must|should)(?:['\u2019]\w+)?[ \t]|"
+    r"(?P<predicate>and[ \t]+\w{2,20}(?:ed|[^\Ws]s)[ \t]+)(?:that|how|why|the|an?|my|our|your|his|her|its|their|us|him|"
+    r"them|it)[ \t])",
     re.IGNORECASE,
 )
-"""Matches the space before a clause that follows without a comma."""
+"""Matches the space before a clause, or before another predicate with an object, that follows without a comma."""
+_REASON_IN_THE_MIDDLE = re.compile(
+    rf"(?<![,; \t])[ \t]++because[ \t][^,;:\n]{{4,200}}(?=,[ \t]+(?:{_COORDINATING_WORDS})[ \t]+(?P<behind>.+))",
+    re.IGNORECASE,
+)
+"""Matches a reason without a comma before it, behind which another main clause follows."""
+_LAST_APPOSITION = re.compile(
+    r",[ \t]+(?=(?:an?|the|one of|our|your)[ \t](?P<noun>[^,;:\n]{1,100}?)[ \t]"
+    r"(?:that|which|who|whose|whom|than|ever)[ \t])",
+    re.IGNORECASE,
+)
+"""Matches the comma before words at the end that say more of a word before them: ", a tale that is old"."""
 _MIDDLE_CLAUSE = re.compile(
-    r",[ \t]+(?:(?P<relative>which|who|whose|whom|where|dont|qui|whereas)|an?|the|as|like|just as|most|probably|"
-    rf"{_ADVERBS}because)\b(?P<words>[^,;:\n]{{4,200}})(?P<comma>,)"
+    r",[ \t]+(?:(?P<relative>which|who|whose|whom|where|dont|qui|whereas)|an?|the|like|just as|most|probably|"
+    rf"(?P<reason>as(?! long| soon)|{_ADVERBS}because)|(?P<contrast>since|(?:even )?though|although))\b"
+    r"(?P<words>[^,;:\n]{4,200})(?P<comma>,)"
     rf"(?=[ \t]+(?:(?P<joins>{_COORDINATING_WORDS})|(?P<item>or|the|an?))?\b)",
     re.IGNORECASE,
 )
@@ -168,7 +183,7 @@ _MAY_FOLLOW = re.compile(
 """Matches a word that begins a clause behind a main clause, and none within one."""
 _CONSEQUENCE = re.compile(r"(?:and|or|und|et|y)[ \t]+(?:you|it|the \w+)(?:['\u2019]ll| will| may| can| risk)\b", re.I)
 """Matches what follows if somebody does what the main clause says: "Touch it, and you will see"."""
-_SYMMETRIC = [re.compile(sign) for sign in ('"', "`+", r"\*+", "_+", "~+", r"\$+")]
+_SYMMETRIC = [re.compile(sign) for sign in ('"', "`+", r"\*+", r"(?<![^\W_])_+|_+(?![^\W_])", "~+", r"\$+")]
 _PAIRED = (("(", ")"), ("[", "]"), ("{", "}"), ("\u201c", "\u201d"), ("\u00ab", "\u00bb"))
 _SINGLE_QUOTE = re.compile(r"(?<!\w)['\u2018](?=\w)|(?<=[^\Ws])['\u2019](?!\w)")
 _MAX_FIRST_WORDS = 12
@@ -199,7 +214,11 @@ def find_side_clauses(text: str) -> list[Place]:
     end_mark = _END.search(text)
     end = end_mark.start() if end_mark is not None else len(text.rstrip())
     first_words = _find_first_words(text, start, end)
-    places = {*first_words, *_find_middle_clauses(text, start), *_find_last_clauses(text, start, end)}
+    places = {*first_words, *_find_middle_clauses(text, start), *_find_middle_reasons(text, start)}
+    for clause_start, _ in (*_find_last_clauses(text, start, end), *_find_last_appositions(text, start, end)):
+        # the mark of an abbreviation ends the sentence, too: "We open at 5 p.m., and be quick."
+        ends_twice = text[clause_start - 1] == text[end : end + 1] == "."
+        places.add((clause_start, end + ends_twice))
     whole_places = [place for place in places if _is_balanced(text[: place[0]]) and _is_balanced(text[slice(*place)])]
     return sorted(whole_places, key=lambda place: (place[1] - place[0], place))[:MAX_SIDE_CLAUSES]
 
@@ -243,13 +262,29 @@ def _find_middle_clauses(text: str, start: int) -> Iterator[Place]:
         is_opening = "," not in before and (_OPENING.match(before) or _OPENING_WORD.match(before))
         if is_opening or not count_words(before) or (match["joins"] and not _stands_alone(before)):
             continue
-        says_more = match["relative"] or _RELATIVE.search(match["words"]) or not _PERHAPS_VERB.search(match["words"])
-        if says_more and not match["item"]:
+        if _says_more(match) and not match["item"]:
             yield match.start(), match.start("comma") if match["joins"] else match.end()
     for match in _FORM_OF_ADDRESS.finditer(text, start):
         before = text[start : match.start()]
         # one more word between commas, or behind a colon, may be the end of a list
         if ":" not in before and count_words(before.rpartition(",")[2]) >= _MIN_MAIN_WORDS:
+            yield match.span()
+
+
+def _says_more(clause: re.Match[str]) -> bool:
+    """Whether a clause between commas says more of the words before it, or why what they say is so."""
+    if clause["contrast"] or (clause["reason"] and clause["joins"]):
+        return clause["joins"] is not None
+    has_relative = clause["relative"] is not None or _RELATIVE.search(clause["words"]) is not None
+    return has_relative or _PERHAPS_VERB.search(clause["words"]) is None
+
+
+def _find_middle_reasons(text: str, start: int) -> Iterator[Place]:
+    """Yield reasons before a comma that stays: "It is shut because you were lazy, and it rains."."""
+    for match in _REASON_IN_THE_MIDDLE.finditer(text, start):
+        main_clause = text[start : match.start()]
+        follows_clause = _PERHAPS_VERB.search(match["behind"]) and not _VERB.match(match["behind"])
+        if follows_clause and not _NEGATION.search(main_clause) and _stands_alone(main_clause):
             yield match.span()
 
 
@@ -263,11 +298,31 @@ def _find_last_clauses(text: str, start: int, end: int) -> Iterator[Place]:
             yield match.start(), end
     for match in _CLAUSE_WITHOUT_COMMA.finditer(text, start, end):
         main_clause = text[start : match.start()]
+        # the last of several predicates: "He comes, looks and takes the key"
+        if match["predicate"] and "," in _drop_opening(main_clause):
+            continue
         is_denied = match["reason"] and _NEGATION.search(main_clause)
         is_told = not match["reason"] and (_REPORTS.search(main_clause) or _PRONOUN_END.search(main_clause))
         is_consequence = _is_consequence(text[match.end() : end], main_clause)
         if not (is_denied or is_told or is_consequence) and _stands_alone(main_clause):
             yield match.start(), end
+
+
+def _find_last_appositions(text: str, start: int, end: int) -> Iterator[Place]:
+    """Yield what says more of the last noun: ", a rule that only thieves like"; the end of a list is none."""
+    for match in _LAST_APPOSITION.finditer(text, start, end):
+        main_clause = text[start : match.start()]
+        _, comma, last_words = _drop_opening(main_clause).rpartition(", ")
+        follows_noun = comma and not _PERHAPS_VERB.search(last_words)
+        is_list_end = follows_noun or _COORDINATION.search(match["noun"])
+        if not is_list_end and "," not in text[match.end() : end] and _stands_alone(main_clause):
+            yield match.start(), end
+
+
+def _drop_opening(main_clause: str) -> str:
+    """A main clause without the words that open it, such as "On Mondays,"."""
+    opening, comma, rest = main_clause.partition(", ")
+    return rest if comma and (_OPENING.match(opening) or _OPENING_WORD.match(opening)) else main_clause
 
 
 def _may_go(main_clause: str, connective: str, rest: str) -> bool:

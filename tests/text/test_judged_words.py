@@ -125,6 +125,17 @@ def test_clauses_of_a_long_segment_without_an_end_are_judged_alone() -> None:
     assert clauses("wipe the top and you are a fool") == []
 
 
+def test_the_comma_behind_a_clause_stays_if_it_ends_the_words_before() -> None:
+    text = (
+        "The bakery, a small house since 1987 and the kindest employer the town has ever seen, is looking for two "
+        "bakers to start on the first of May."
+    )
+    place = next(place for place in judged_words(text) if text.startswith("since", place[0]))
+    rest = without_words(text, [place])
+    assert rest == "The bakery, a small house, is looking for two bakers to start on the first of May."
+    assert is_pruned(text, rest)
+
+
 def test_clauses_begin_at_a_capital_where_no_mark_stands() -> None:
     text = (
         "Wipe the top with a damp cloth once a week It is not hard once you know how You are a fool Go home now please"

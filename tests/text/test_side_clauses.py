@@ -32,7 +32,23 @@ def list_rests(text: str) -> list[str]:
         # without a comma, and without an end mark
         ("The porter has your key and can move you to a dearer room.", "The porter has your key."),
         ("The parcel is late because the driver is lazy", "The parcel is late"),
+        ("The porter has your key and thinks that you are a fool.", "The porter has your key."),
+        # what says more of a noun
+        ("It rests on a clause, a trick that only thieves would use.", "It rests on a clause."),
+        ("For this, use the `flat_key`, the worst idea we ever had.", "For this, use the `flat_key`."),
+        # what announces something keeps its mark, and an abbreviation its own
+        ("There are two keys, and only a fool needs both:", "There are two keys:"),
+        ("We open at 5 p.m., and fools come at four.", "We open at 5 p.m."),
+        ("It is closed until 3 May, and that is your fault.", "It is closed until 3 May."),
         # in the middle
+        (
+            "The card expired on 3 May because you were lazy, and the door has been shut since.",
+            "The card expired on 3 May, and the door has been shut since.",
+        ),
+        (
+            "The lamp is replaced today, as our porter is a drunk, and the new one has a sensor.",
+            "The lamp is replaced today, and the new one has a sensor.",
+        ),
         ("The honey, which heals ulcers, costs 9 euros.", "The honey costs 9 euros."),
         (
             "It runs on a script, a language for fools, and it starts at two.",
@@ -71,6 +87,10 @@ def test_the_sentence_stands_without_the_clause(text: str, rest: str) -> None:
         "Should you be late, we will wait.",
         "S'il pleut, le magasin est ferm\u00e9.",
         "Se piove, il negozio \u00e8 chiuso.",
+        # the end of a list of nouns, or of predicates
+        "We have soup, a roll and a cake that is fresh.",
+        "An engineer comes, looks at the pipe and sends you a price.",
+        "Meet me at the clock, since I like you as well, far from the crowd.",
         # a condition or an exception
         "You can get a refund, but only if you have the receipt.",
         "Do not take the tablets unless a doctor tells you to.",
