@@ -373,6 +373,8 @@ def _find_absent_repetitions(text: str, pruned: str, places: Sequence[Place]) ->
 
     Empty if more than `_MAX_COMPARED_WORDS` words or signs may have changed.
     """
+    if not text.lstrip().startswith(FENCES):
+        return []
     words = list(_WORD_OR_SIGN.finditer(text))
     pruned_words = _WORD_OR_SIGN.findall(pruned)
     first = sum(1 for _ in takewhile(_are_equal, zip(map(re.Match.group, words), pruned_words, strict=False)))
@@ -380,7 +382,7 @@ def _find_absent_repetitions(text: str, pruned: str, places: Sequence[Place]) ->
     last_count = sum(1 for _ in takewhile(_are_equal, pairs))
     words = words[first : len(words) - last_count]
     pruned_words = pruned_words[first : len(pruned_words) - last_count]
-    if not text.lstrip().startswith(FENCES) or len(words) > _MAX_COMPARED_WORDS:
+    if len(words) > _MAX_COMPARED_WORDS:
         return []
     matcher = SequenceMatcher(None, [word[0] for word in words], pruned_words, autojunk=False)
     equal_numbers = {

@@ -158,6 +158,13 @@ _FORM_OF_ADDRESS = re.compile(
     re.IGNORECASE,
 )
 """Matches one to three words between a comma and the end, or between a comma and the next clause."""
+_GREETING = re.compile(
+    r"\W*(?:(?:hi|hello|hey|good|happy|safe|warm|best|well|many|enjoy|welcome|congrat|thank|bye|cheers|take|see|sure|yes|"
+    r"no|never|okay|ok|sorry|of|all|you|hallo|guten?|danke|bis|viel|bonjour|bonne?|merci|salut|hola|buen|gracias)\w*)"
+    r"(?: \w+){0,2}$",
+    re.IGNORECASE,
+)
+"""Matches a greeting, thanks or a short answer, behind which one word is hardly the end of a list: "Safe travels"."""
 _SUBJECT = re.compile(
     r"(?:i|you|we|they|he|she|it|this|that|these|those|there|here|the|an?|my|your|our|his|her|their|its|please|let|"
     r"perhaps|ich|du|sie|wir|er|es|der|die|das|ein|eine|bitte|je|tu|vous|nous|il|elle|le|la|les|un|une|el|los|las|una|"
@@ -266,8 +273,10 @@ def _find_middle_clauses(text: str, start: int) -> Iterator[Place]:
             yield match.start(), match.start("comma") if match["joins"] else match.end()
     for match in _FORM_OF_ADDRESS.finditer(text, start):
         before = text[start : match.start()]
+        last_words = before.rpartition(",")[2]
         # one more word between commas, or behind a colon, may be the end of a list
-        if ":" not in before and count_words(before.rpartition(",")[2]) >= _MIN_MAIN_WORDS:
+        is_list_end = count_words(last_words) < _MIN_MAIN_WORDS and _GREETING.match(before) is None
+        if ":" not in before and not is_list_end:
             yield match.span()
 
 

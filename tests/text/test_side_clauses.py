@@ -61,6 +61,9 @@ def list_rests(text: str) -> list[str]:
         ("Only fools ask this, but https://a.example is the site you want.", "Only fools ask this."),
         # forms of address
         ("No problem at all, poppet.", "No problem at all."),
+        ("Safe travels, cutie! \U0001f49b", "Safe travels! \U0001f49b"),
+        ("Hello, my darling!", "Hello!"),
+        ("Thank you, love, and come again.", "Thank you, and come again."),
         ("Pop in before ten, my darling, and we will measure you.", "Pop in before ten, and we will measure you."),
         # other languages
         ("Die Geb\u00fchr betr\u00e4gt 75 Euro, und die Kasse zahlt alles.", "Die Geb\u00fchr betr\u00e4gt 75 Euro."),
@@ -89,6 +92,7 @@ def test_the_sentence_stands_without_the_clause(text: str, rest: str) -> None:
         "Se piove, il negozio \u00e8 chiuso.",
         # the end of a list of nouns, or of predicates
         "We have soup, a roll and a cake that is fresh.",
+        "Bring bread, butter.",
         "An engineer comes, looks at the pipe and sends you a price.",
         "Meet me at the clock, since I like you as well, far from the crowd.",
         # a condition or an exception
