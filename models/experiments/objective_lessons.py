@@ -56,6 +56,8 @@ UNSEEN_AUTHORS = "written, unseen authors"
 MIXTURE = "settle"
 _MIXTURE_SEED = 71
 _MIXTURE_EXAMPLES = 1100
+_SIDE_MARGIN = 1.0
+"""Nats from the line up to which a score that is held by its side may come; one that was nearer stays as near."""
 GROUPS = 3
 """Groups of authors; each group is measured by a head that learns from the others."""
 _TESTED = 128
@@ -79,6 +81,8 @@ class ObjectiveLessonRecipe(BaseModel):
     """Cases of each set in a batch."""
     learnt: frozenset[str] = frozenset({LESSONS, OPERATORS, WRITTEN, MIXTURE})
     """Sets whose labels teach; in all others every score is held."""
+    held_by_side: frozenset[str] = frozenset()
+    """Sets of which a held score may move on its side of the line, up to a nat from it; of all others it stays put."""
     seeds: int = 3
     """Heads that learn in different orders; their mean counts."""
     share: float = 0.85
@@ -116,7 +120,7 @@ def _learn_once(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, recipe.steps, pct_start=0.1)
     for _ in track(range(recipe.steps), description=f"seed {seed}"):
         draws = [
-            DrawnCase(sets[name], rng.randrange(len(sets[name])), True)
+            DrawnCase(sets[name], rng.randrange(len(sets[name])), may_hold=name not in recipe.held_by_side)
             for name, count in recipe.batch.items()
             for _ in range(count)
         ]
@@ -130,7 +134,8 @@ def _learn_once(
 def _compute_loss(head: DetectorHead, before: DetectorHead, batch: HeadBatch, recipe: ObjectiveLessonRecipe) -> Tensor:
     """The cross-entropy of known labels, plus how far all other scores have moved, each under its prompt's objectives.
 
-    Near the line, where little makes a difference, a move counts up to four times as much.
+    Near the line, where little makes a difference, a move counts up to four times as much. Of sets that are held by
+    their side, only moves toward the line or across it count, and these always as much.
     """
     scores = head.score_pairs(batch.segments, batch.objectives, batch.is_own)
     with torch.no_grad():
@@ -141,10 +146,19 @@ def _compute_loss(head: DetectorHead, before: DetectorHead, batch: HeadBatch, re
     distances = scores[has_label] + recipe.margin * (1 - 2 * targets)
     weights = 1 + (recipe.against - 1) * targets
     loss = F.binary_cross_entropy_with_logits(distances, targets, weight=weights)
+    held_scores = scores[~has_label]
     held_before = scores_before[~has_label]
-    moves = scores[~has_label].clamp(-FARTHEST, FARTHEST) - held_before.clamp(-FARTHEST, FARTHEST)
+    moves = held_scores.clamp(-FARTHEST, FARTHEST) - held_before.clamp(-FARTHEST, FARTHEST)
     nearness = 1 + 3 * torch.exp(-held_before.abs())
-    return loss + recipe.hold * (nearness * moves.square()).mean()
+    shortfalls = torch.where(
+        held_before > 0,
+        held_before.clamp(max=_SIDE_MARGIN) - held_scores,
+        held_scores - held_before.clamp(min=-_SIDE_MARGIN),
+    )
+    penalties = torch.where(
+        batch.may_hold[batch.is_own][~has_label], nearness * moves.square(), 4 * shortfalls.clamp(min=0).square()
+    )
+    return loss + recipe.hold * penalties.mean()
 
 
 def measure_lessons(head: DetectorHead, rows: HeadRows) -> dict[str, Rate]:
