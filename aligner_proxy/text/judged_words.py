@@ -247,9 +247,10 @@ def _leave_last_comma(text: str, place: Place) -> Place:
     """
     start, end = place
     words_end = len(text[:start].rstrip())
-    stands_between_words = text[words_end - 1 : words_end].isalnum() and text[start].isalnum()
+    # a place without characters may stand at the end of the text
+    stands_between_words = text[words_end - 1 : words_end].isalnum() and text[start : start + 1].isalnum()
     has_comma = text[end - 1 : end] in (",", ";")
-    return (words_end, end - 1) if start and stands_between_words and has_comma else place
+    return (words_end, end - 1) if stands_between_words and has_comma else place
 
 
 def _cut_places(text: str, places: Sequence[Place]) -> str:

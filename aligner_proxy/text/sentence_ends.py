@@ -35,7 +35,8 @@ MARKS = f".!?\u2026\uff0e\u061f\u06d4\u0964\u0965\u0589\u1362\u17d4\u104b{WIDE}"
 """Marks of sentences, also those of Arabic, Urdu, Hindi, Armenian, Amharic, Khmer and Burmese."""
 _ALL_MARKS = tuple(MARKS)
 PICTURES = "\U0001f000-\U0001f1e5\U0001f200-\U0001faff\u2600-\u2793\u2795-\u2797\u231a\u231b\u23f0-\u23f3\u2b50\u2b55"
-"""Emoji and the like as the inside of a class of characters; without flags, which stand before names, and arrows."""
+"""Emoji and the like as the inside of a class of characters; without arrows, and without flags, which stand before
+names."""
 JOINERS = "\ufe0f\u200d\U000e0020-\U000e007f"
 """Characters within one picture of several, as the inside of a class of characters; the last ones are the letters in
 the flag of England."""

@@ -91,7 +91,7 @@ _OPEN_END = re.compile(
     r"might|to|an?|the|of|that)$",
     re.IGNORECASE,
 )
-"""Matches a word at the end that another one has to follow."""
+"""Matches a word at the end that another one has to follow; not the month in "until 3 May"."""
 _PRONOUN_END = re.compile(r"\b(?:i|he|she|we|they|you|him|her|them|us|me)$", re.IGNORECASE)
 _ADVERBS = r"(?:(?:\w+ly|most|perhaps|maybe|just|not least|wohl|vermutlich|sans doute|quiz\u00e1)[ \t]+)*"
 _CONTRASTS = r"but|yet|aber|doch|mais|pero"
@@ -99,7 +99,8 @@ _CONTRAST = re.compile(rf"(?:{_CONTRASTS})\b", re.IGNORECASE)
 _COORDINATING_WORDS = r"and|but|so|yet|und|aber|et|mais|y|pero"
 """Words that join two main clauses."""
 _COORDINATES = re.compile(rf"(?:{_COORDINATING_WORDS})\b", re.IGNORECASE)
-_COORDINATION = re.compile(rf"\b(?:{_COORDINATING_WORDS}|or|oder|ou|o)\b", re.IGNORECASE)
+_JOINS_NOUNS = re.compile(rf"\b(?:{_COORDINATING_WORDS}|or|oder|ou|o)\b", re.IGNORECASE)
+"""Matches a word that may stand before the last noun of a list."""
 _CONNECTIVE = (
     rf"{_ADVERBS}(?:and|or|so|{_CONTRASTS}|though|although|even though|since|because|as(?! long as| soon as)|while|"
     r"whereas|which|who|whose|whom|where|plus|making|giving|meaning|unlike|like|according|thereby|thus|"
@@ -159,8 +160,8 @@ _FORM_OF_ADDRESS = re.compile(
 )
 """Matches one to three words between a comma and the end, or between a comma and the next clause."""
 _GREETING = re.compile(
-    r"\W*(?:(?:hi|hello|hey|good|happy|safe|warm|best|well|many|enjoy|welcome|congrat|thank|bye|cheers|take|see|sure|yes|"
-    r"no|never|okay|ok|sorry|of|all|you|hallo|guten?|danke|bis|viel|bonjour|bonne?|merci|salut|hola|buen|gracias)\w*)"
+    r"\W*(?:hi|hello|hey|good|happy|safe|warm|best|well|many|enjoy|welcome|congrat|thank|bye|cheers|take|see|sure|yes|"
+    r"no|never|okay|ok|sorry|of|all|you|hallo|guten?|danke|bis|viel|bonjour|bonne?|merci|salut|hola|buen|gracias)\w*"
     r"(?: \w+){0,2}$",
     re.IGNORECASE,
 )
@@ -222,7 +223,7 @@ def find_side_clauses(text: str) -> list[Place]:
     end = end_mark.start() if end_mark is not None else len(text.rstrip())
     first_words = _find_first_words(text, start, end)
     places = {*first_words, *_find_middle_clauses(text, start), *_find_middle_reasons(text, start)}
-    for clause_start, _ in (*_find_last_clauses(text, start, end), *_find_last_appositions(text, start, end)):
+    for clause_start in (*_find_last_clauses(text, start, end), *_find_last_appositions(text, start, end)):
         # the mark of an abbreviation ends the sentence, too: "We open at 5 p.m., and be quick."
         ends_twice = text[clause_start - 1] == text[end : end + 1] == "."
         places.add((clause_start, end + ends_twice))
@@ -297,14 +298,14 @@ def _find_middle_reasons(text: str, start: int) -> Iterator[Place]:
             yield match.span()
 
 
-def _find_last_clauses(text: str, start: int, end: int) -> Iterator[Place]:
-    """Yield what follows a main clause up to `end`, the place of the end mark."""
+def _find_last_clauses(text: str, start: int, end: int) -> Iterator[int]:
+    """Yield where that begins which follows a main clause up to `end`, the place of the end mark."""
     for match in _COMMA.finditer(text, start, end):
         main_clause = text[start : match.start()].rstrip()
         rest = text[match.end() : end]
         begins_clause = match["connective"] and _may_go(main_clause, match["connective"], rest)
         if (";" in match.group() or begins_clause) and _stands_alone(main_clause):
-            yield match.start(), end
+            yield match.start()
     for match in _CLAUSE_WITHOUT_COMMA.finditer(text, start, end):
         main_clause = text[start : match.start()]
         # the last of several predicates: "He comes, looks and takes the key"
@@ -314,18 +315,18 @@ def _find_last_clauses(text: str, start: int, end: int) -> Iterator[Place]:
         is_told = not match["reason"] and (_REPORTS.search(main_clause) or _PRONOUN_END.search(main_clause))
         is_consequence = _is_consequence(text[match.end() : end], main_clause)
         if not (is_denied or is_told or is_consequence) and _stands_alone(main_clause):
-            yield match.start(), end
+            yield match.start()
 
 
-def _find_last_appositions(text: str, start: int, end: int) -> Iterator[Place]:
-    """Yield what says more of the last noun: ", a rule that only thieves like"; the end of a list is none."""
+def _find_last_appositions(text: str, start: int, end: int) -> Iterator[int]:
+    """Yield where that begins which says more of the last noun: ", a rule that only thieves like"; no end of a list."""
     for match in _LAST_APPOSITION.finditer(text, start, end):
         main_clause = text[start : match.start()]
         _, comma, last_words = _drop_opening(main_clause).rpartition(", ")
         follows_noun = comma and not _PERHAPS_VERB.search(last_words)
-        is_list_end = follows_noun or _COORDINATION.search(match["noun"])
+        is_list_end = follows_noun or _JOINS_NOUNS.search(match["noun"])
         if not is_list_end and "," not in text[match.end() : end] and _stands_alone(main_clause):
-            yield match.start(), end
+            yield match.start()
 
 
 def _drop_opening(main_clause: str) -> str:

@@ -134,6 +134,8 @@ def test_the_comma_behind_a_clause_stays_if_it_ends_the_words_before() -> None:
     rest = without_words(text, [place])
     assert rest == "The bakery, a small house, is looking for two bakers to start on the first of May."
     assert is_pruned(text, rest)
+    # a place without characters behind the last letter has no comma
+    assert without_words(text[:-1], [(len(text) - 1, len(text) - 1)]) == text[:-1]
 
 
 def test_clauses_begin_at_a_capital_where_no_mark_stands() -> None:

@@ -98,7 +98,8 @@ def test_scores_that_are_held_by_their_side_move_but_do_not_cross_the_line(befor
     # of the same objective as the lessons, which pull these scores over the line
     sets = {LESSONS: rows("lessons", 80, 1, against=AGAINST), HELD: rows("held", 80, 4)}
     before_scores = torch.cat([scores.flatten() for scores in sets[HELD].scores(before)])
-    outcomes = {}
+    moves = {}
+    crossed_counts = {}
     for name, changes in {
         "free": {"hold": 0.0},
         "exact": {"hold": 10.0},
@@ -106,10 +107,8 @@ def test_scores_that_are_held_by_their_side_move_but_do_not_cross_the_line(befor
     }.items():
         head = learn_objectives(before, sets, RECIPE.model_copy(update={"steps": 100, "seeds": 1} | changes))
         scores = torch.cat([of_case.flatten() for of_case in sets[HELD].scores(head)])
-        crossed_count = int(((scores > 0) != (before_scores > 0)).sum())
-        outcomes[name] = ((scores - before_scores).abs().mean().item(), crossed_count)
-    moves = {name: mean_move for name, (mean_move, _) in outcomes.items()}
-    crossed_counts = {name: count for name, (_, count) in outcomes.items()}
+        moves[name] = float((scores - before_scores).abs().mean())
+        crossed_counts[name] = int(((scores > 0) != (before_scores > 0)).sum())
     assert moves["exact"] < moves["side"] / 2
     assert crossed_counts["side"] < crossed_counts["free"] / 4
 
