@@ -21,10 +21,10 @@ from aligner_proxy.gate.closed_text import NOTHING_CLOSED, ClosedText, Reader, j
 from aligner_proxy.gate.parallels import BrevityFlags
 from aligner_proxy.text import structure
 from aligner_proxy.text.facts import FactReader, addresses, numbers
-from aligner_proxy.text.judged_words import is_pruned
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.beside import remaining_title
 from aligner_proxy.text.pairs import OpenHalves, open_halves
+from aligner_proxy.text.pruned_segments import is_pruned
 from aligner_proxy.text.structure import Segment, join, split
 from aligner_proxy.types import Correction, Objective
 

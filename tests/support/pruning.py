@@ -9,9 +9,10 @@ from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text.code_lexing import Place
 from aligner_proxy.text.inner_sentences import find_inner_sentences
-from aligner_proxy.text.judged_words import find_removable_words, judged_words, without_words
+from aligner_proxy.text.judged_words import find_removable_words, judged_words
 from aligner_proxy.text.side_clauses import find_side_clauses
 from aligner_proxy.text.structure import join, split
+from aligner_proxy.text.word_removal import without_words
 from aligner_proxy.types import Exchange, IfNothingRemains, Objective, Policy, StreamMode, Turn
 from tests.support.growing import grown
 from tests.support.scripted import SegmentEngine

@@ -9,7 +9,8 @@ import pytest
 
 from aligner_proxy.text import code_lines, disguises, structure
 from aligner_proxy.text.code_lines import can_go_together, find_code_lines, make_line_block
-from aligner_proxy.text.judged_words import is_pruned, without_words
+from aligner_proxy.text.pruned_segments import is_pruned
+from aligner_proxy.text.word_removal import without_words
 
 FENCED = "```{}\n{}\n```".format
 BLOCKS: list[tuple[str, str, list[str]]] = [

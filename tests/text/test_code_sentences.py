@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 from aligner_proxy.text.code_sentences import find_code_sentences
-from aligner_proxy.text.judged_words import is_pruned, judged_words, without_words
+from aligner_proxy.text.judged_words import judged_words
+from aligner_proxy.text.pruned_segments import is_pruned
+from aligner_proxy.text.word_removal import without_words
 from tests.support.sampling import examples
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from aligner_proxy.text.inner_sentences import find_inner_sentences
-from aligner_proxy.text.judged_words import is_pruned, judged_words, without_words
+from aligner_proxy.text.judged_words import judged_words
+from aligner_proxy.text.pruned_segments import is_pruned
+from aligner_proxy.text.word_removal import without_words
 from tests.support.pruning import correct_in_all_ways
 
 CHINESE = "\u8bf7\u5e26\u4e0a\u4e00\u4ef6\u5927\u8863"

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.text.judged_words import (
-    clauses,
-    is_pruned,
-    judged_words,
-    marked_words,
-    sentence_of,
-    without_last_marks,
-    without_words,
-)
+from aligner_proxy.text.judged_words import clauses, judged_words, marked_words, sentence_of, without_last_marks
+from aligner_proxy.text.pruned_segments import is_pruned
 from aligner_proxy.text.structure import split
+from aligner_proxy.text.word_removal import without_words
 
 FENCED = "```{}\n{}\n```".format
 MARKED: list[tuple[str, list[str], str]] = [

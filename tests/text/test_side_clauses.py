@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.text.judged_words import is_pruned, without_words
+from aligner_proxy.text.pruned_segments import is_pruned
 from aligner_proxy.text.side_clauses import MAX_SIDE_CLAUSES, find_side_clauses
+from aligner_proxy.text.word_removal import without_words
 
 
 def list_rests(text: str) -> list[str]:

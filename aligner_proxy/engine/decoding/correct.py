@@ -28,9 +28,10 @@ from aligner_proxy.text.code_lexing import Place
 from aligner_proxy.text.code_lines import can_go_together, find_code_lines, make_line_block
 from aligner_proxy.text.disguises import restore_disguises
 from aligner_proxy.text.inner_sentences import find_inner_sentences
-from aligner_proxy.text.judged_words import find_removable_words, judged_words, sentence_of, without_words
+from aligner_proxy.text.judged_words import find_removable_words, judged_words, sentence_of
 from aligner_proxy.text.side_clauses import find_side_clauses
 from aligner_proxy.text.structure import Segment, dictated_text
+from aligner_proxy.text.word_removal import without_words
 from aligner_proxy.types import Correction, SegmentScore, Verify, Write
 
 _REPLACEMENT_RESERVE = 16

@@ -36,12 +36,12 @@ from aligner_proxy.pipeline.outcomes import DECLINED, EMPTIED, NOTHING_REMAINS, 
 from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Stage
 from aligner_proxy.text import fragments
 from aligner_proxy.text.disguises import undisguise_segment
-from aligner_proxy.text.judged_words import without_words
 from aligner_proxy.text.languages import is_written_in, language
 from aligner_proxy.text.refusals import declines
 from aligner_proxy.text.remarks import find_remarks_to_reader, is_about_reader
 from aligner_proxy.text.short_answers import answers_question, is_full_row, is_yes_or_no
 from aligner_proxy.text.structure import split
+from aligner_proxy.text.word_removal import without_words
 from aligner_proxy.types import (
     SAFETY_OBJECTIVES,
     Correction,
