@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
+from torch import Tensor, nn
 
 from aligner_proxy.engine.model.detector import DetectorHead
 from models.data.labelled_replies import AGAINST, UNKNOWN
@@ -78,25 +78,49 @@ def _rate(step: int, steps: int) -> float:
 
 def widen_head(before: DetectorHead, more: int) -> DetectorHead:
     """A copy of the head with `more` hidden units, whose weights in the score are 0 yet."""
-    head = copy.deepcopy(before)
     if not more:
-        return head
-    width = before.score.in_features
-    wide = DetectorHead(before.objective.in_features // len(before.layers), before.layers.tolist(), width + more)
-    with torch.no_grad():
-        for name in ("segment", "objective"):
-            old = getattr(before, name)
-            new = getattr(wide, name)
-            # Each projection has two halves, one that is added and one that is multiplied (`DetectorHead._compare`).
-            for half in (0, 1):
-                new.weight[half * (width + more) :][:width] = old.weight[half * width :][:width]
-                new.bias[half * (width + more) :][:width] = old.bias[half * width :][:width]
-        wide.score.weight.zero_()
-        wide.score.weight[:, :width] = before.score.weight
-        wide.score.bias.copy_(before.score.bias)
-    for name in ("floor", "ends", "end_shift"):
-        getattr(wide, name).copy_(getattr(before, name))
-    return wide
+        return copy.deepcopy(before)
+    addition = DetectorHead(before.objective.in_features // len(before.layers), before.layers.tolist(), more)
+    nn.init.zeros_(addition.score.weight)
+    nn.init.zeros_(addition.score.bias)
+    return add_heads(before, addition)
+
+
+_SILENT_TERM = -1e3
+"""Of a hidden unit that is to add nothing to a score: GELU is 0 there, whatever the objective adds."""
+
+
+@torch.no_grad()
+def add_heads(before: DetectorHead, addition: DetectorHead) -> DetectorHead:
+    """The head, as wide as both together, whose scores are those of `before` plus those of `addition`.
+
+    By how much an objective scores neutral segments too high is measured by `before` alone: only its projections of
+    these segments are known. Everything else that a head stores is that of `before`.
+    """
+    head = DetectorHead(
+        before.objective.in_features // len(before.layers),
+        before.layers.tolist(),
+        before.score.in_features + addition.score.in_features,
+    )
+    for name in ("segment", "objective"):
+        parts = (getattr(before, name), getattr(addition, name))
+        getattr(head, name).weight.copy_(_join_units([part.weight for part in parts]))
+        getattr(head, name).bias.copy_(_join_units([part.bias for part in parts]))
+    head.score.weight.copy_(torch.cat([before.score.weight, addition.score.weight], dim=1))
+    head.score.bias.copy_(before.score.bias + addition.score.bias)
+    for name, buffer in before.named_buffers():
+        setattr(head, name, buffer.clone())
+    head.floor += addition.score.bias.item()  # which neutral segments now have in their scores, too
+    terms = torch.full((len(before.neutral), addition.score.in_features), _SILENT_TERM)
+    silent_units = torch.cat([terms, torch.zeros_like(terms)], dim=1)
+    head.neutral = _join_units([before.neutral.T, silent_units.T]).T.contiguous()
+    return head.eval()
+
+
+def _join_units(projections: Sequence[Tensor]) -> Tensor:
+    """The hidden units of several projections [2 * width, ...]: first all that are added, then all factors."""
+    halves = [projection.chunk(2) for projection in projections]
+    return torch.cat([terms for terms, _ in halves] + [factors for _, factors in halves])
 
 
 @dataclass(frozen=True, slots=True)

@@ -247,23 +247,25 @@ class HeadRowReader:
 
     def _write(self, path: Path, prompts: Sequence[_TokenisedPrompt]) -> None:
         """Read these prompts batch by batch, and write their rows to `path`."""
-        read: list[CaseRows] = []
-        batch: list[_TokenisedPrompt] = []
-        # None: after the last prompt, the batch is read however small it is
-        for prompt in [*prompts, None]:
-            if batch and (prompt is None or (len(batch) + 1) * len(prompt[0]) > _BATCH_TOKENS):
-                states = self._reader.states([ids for ids, _ in batch])
-                read += [_read_case(states[row], spans) for row, (_, spans) in enumerate(batch)]
+        read: dict[int, CaseRows] = {}
+        batch: list[int] = []
+        # Prompts of about the same length make a batch, so that little of it is padding. None: after the last prompt,
+        # the batch is read however small it is.
+        for number in [*sorted(range(len(prompts)), key=lambda number: len(prompts[number][0])), None]:
+            if batch and (number is None or (len(batch) + 1) * len(prompts[number][0]) > _BATCH_TOKENS):
+                states = self._reader.states([prompts[n][0] for n in batch])
+                read |= {n: _read_case(states[row], prompts[n][1]) for row, n in enumerate(batch)}
                 batch = []
-            if prompt is not None:
-                batch.append(prompt)
+            if number is not None:
+                batch.append(number)
+        parts = [read[number] for number in range(len(prompts))]
         draft = path.with_suffix(".part")
         with draft.open("wb") as file:
             np.savez(
                 file,
-                segments=torch.cat([part.segments for part in read]).half().numpy(),
-                objectives=torch.cat([part.objectives for part in read]).half().numpy(),
-                questions=torch.cat([part.question for part in read]).half().numpy(),
+                segments=torch.cat([part.segments for part in parts]).half().numpy(),
+                objectives=torch.cat([part.objectives for part in parts]).half().numpy(),
+                questions=torch.cat([part.question for part in parts]).half().numpy(),
             )
         draft.replace(path)
 

@@ -22,7 +22,15 @@ from models.train.head_rows import HeadRows
 from tests.support.head_rows import HIDDEN, LAYERS, rows
 
 RECIPE = ObjectiveLessonRecipe(
-    steps=300, lr=1e-2, hold=0.1, seeds=2, batch={LESSONS: 8, HELD: 8}, learnt=frozenset({LESSONS})
+    width=16,
+    steps=300,
+    lr=1e-2,
+    dropout=0.0,
+    hold=0.1,
+    seeds=2,
+    batch={LESSONS: 8, HELD: 8},
+    learnt=frozenset({LESSONS}),
+    held_by_side=frozenset(),
 )
 
 
@@ -63,15 +71,16 @@ def test_unseen_lessons_move_to_their_side_and_the_head_before_stays_as_it_was(
     assert all(torch.equal(tensor, before.state_dict()[name]) for name, tensor in make_head().state_dict().items())
 
 
-def test_the_head_that_ships_keeps_its_share_of_the_numbers_before(before: DetectorHead) -> None:
-    sets = {LESSONS: rows("lessons", 80, 1, against=AGAINST), HELD: make_held_rows()}
-    heads = {
-        share: learn_objectives(before, sets, RECIPE.model_copy(update={"steps": 20, "share": share})).score.weight
-        for share in (0.0, 0.5, 1.0)
-    }
-    assert torch.equal(heads[0.0], before.score.weight)
-    assert not torch.equal(heads[1.0], before.score.weight)
-    torch.testing.assert_close(heads[0.5], (heads[0.0] + heads[1.0]) / 2)
+def test_the_mean_of_what_several_heads_learn_is_added(before: DetectorHead) -> None:
+    lessons = rows("lessons", 80, 1, against=AGAINST)
+    sets = {LESSONS: lessons, HELD: make_held_rows()}
+    once, twice = (
+        learn_objectives(before, sets, RECIPE.model_copy(update={"steps": 20, "seeds": count})) for count in (1, 2)
+    )
+    assert once.score.in_features == before.score.in_features + RECIPE.width
+    assert twice.score.in_features == before.score.in_features + 2 * RECIPE.width
+    width = before.score.in_features
+    torch.testing.assert_close(twice.score.weight[:, width : width + RECIPE.width], once.score.weight[:, width:] / 2)
 
 
 def test_labels_of_a_held_set_teach_nothing(before: DetectorHead, learnt: DetectorHead) -> None:

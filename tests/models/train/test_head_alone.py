@@ -84,6 +84,19 @@ def test_more_hidden_units_say_nothing_at_first(before: DetectorHead) -> None:
         assert torch.allclose(old, new, atol=1e-5)
 
 
+def test_two_heads_as_one_score_what_both_score_together(before: DetectorHead) -> None:
+    read = rows("any", 6, 9)
+    lowered = copy.deepcopy(before)
+    lowered.store_neutral(read.segments.float() + 3)
+    lowered.floor.fill_(-20.0)
+    addition = DetectorHead(HIDDEN, LAYERS, 5)
+    together = head_alone.add_heads(lowered, addition)
+    assert together.score.in_features == before.score.in_features + 5
+    assert any(not torch.equal(old, new) for old, new in zip(read.scores(before), read.scores(lowered), strict=True))
+    for old, added, new in zip(read.scores(lowered), read.scores(addition), read.scores(together), strict=True):
+        torch.testing.assert_close(old + added, new, atol=1e-5, rtol=1e-5)
+
+
 def answers() -> list[LabelledCase]:
     texts = ("The harbour opens at nine.", "You are wrong. Go away.", "Yes.")
     return [
