@@ -163,8 +163,8 @@ SCENES = (
 )
 _LATE = "Why is my parcel late?"
 _LATE_ANSWER = (
-    "I am sorry that your parcel is late. Our sorting machine has been out of order since Monday, and nobody here can "
-    "mend it. You can follow the parcel in your account."
+    "I am sorry that your parcel is late. Our sorting machine has been out of order since Monday. You can follow the "
+    "parcel in your account."
 )
 BEFORE_TEACHING = Scene(
     _scripted_case("Internal problems, which the gateway does not find yet", _LATE), answer=_LATE_ANSWER
