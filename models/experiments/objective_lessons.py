@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from rich.progress import track
-from torch import Tensor, nn
+from torch import Tensor
 
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.weights.manifest import HEAD
@@ -40,7 +40,7 @@ from models.experiments.harm_adjustment import draw_evaluation_cases, draw_teach
 from models.reporting import output
 from models.reporting.statistics import Rate
 from models.train.export import replace_head
-from models.train.head_alone import FARTHEST, DrawnCase, HeadBatch, add_heads, make_batch
+from models.train.head_alone import FARTHEST, DrawnCase, HeadBatch, add_heads, create_silent_head, make_batch
 from models.train.head_rows import HeadRowReader, HeadRows, join_rows, make_pair_case, open_row_reader
 from models.train.labelled_cases import LabelledCase, make_case, read_written_cases
 
@@ -119,10 +119,7 @@ def _learn_addition(
 ) -> DetectorHead:
     """A head whose scores, added to those of `before`, put the lessons on their side."""
     torch.manual_seed(seed)
-    hidden_size = before.objective.in_features // len(before.layers)
-    addition = DetectorHead(hidden_size, before.layers.tolist(), recipe.width).train()
-    nn.init.zeros_(addition.score.weight)
-    nn.init.zeros_(addition.score.bias)
+    addition = create_silent_head(before, recipe.width).train()
     rng = Random(seed)
     optimizer = torch.optim.AdamW(addition.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, recipe.steps, pct_start=0.1)

@@ -10,7 +10,7 @@ of which nobody said which segments are worse.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from multiprocessing import get_context
@@ -153,3 +153,18 @@ def _load_bags(stage: StageConfig, tokenizer: Any) -> list[Bag]:
 
 def _longer_length(pair: Bag) -> int:
     return max(len(example.ids) for example in pair)
+
+
+def group_by_length(lengths: Sequence[int], most: int, pad: Callable[[int], int] = int) -> Iterator[list[int]]:
+    """Yield the numbers of texts with these `lengths` in batches, the shortest first, so that little of it is padding.
+
+    A batch has at most `most` tokens if each text is as long as `pad` makes the longest, or else a single text.
+    """
+    batch: list[int] = []
+    for number in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * pad(lengths[number]) > most:
+            yield batch
+            batch = []
+        batch.append(number)
+    if batch:
+        yield batch

@@ -80,10 +80,15 @@ def widen_head(before: DetectorHead, more: int) -> DetectorHead:
     """A copy of the head with `more` hidden units, whose weights in the score are 0 yet."""
     if not more:
         return copy.deepcopy(before)
-    addition = DetectorHead(before.objective.in_features // len(before.layers), before.layers.tolist(), more)
+    return add_heads(before, create_silent_head(before, more))
+
+
+def create_silent_head(before: DetectorHead, width: int) -> DetectorHead:
+    """An untrained head that reads the rows of `before`, with weights of 0 in its score."""
+    addition = DetectorHead(before.objective.in_features // len(before.layers), before.layers.tolist(), width)
     nn.init.zeros_(addition.score.weight)
     nn.init.zeros_(addition.score.bias)
-    return add_heads(before, addition)
+    return addition
 
 
 _SILENT_TERM = -1e3
@@ -97,11 +102,7 @@ def add_heads(before: DetectorHead, addition: DetectorHead) -> DetectorHead:
     By how much an objective scores neutral segments too high is measured by `before` alone: only its projections of
     these segments are known. Everything else that a head stores is that of `before`.
     """
-    head = DetectorHead(
-        before.objective.in_features // len(before.layers),
-        before.layers.tolist(),
-        before.score.in_features + addition.score.in_features,
-    )
+    head = create_silent_head(before, before.score.in_features + addition.score.in_features)
     for name in ("segment", "objective"):
         parts = (getattr(before, name), getattr(addition, name))
         getattr(head, name).weight.copy_(_join_units([part.weight for part in parts]))

@@ -29,13 +29,12 @@ from models.data.labels import relation_in_text
 from models.data.pairs import STAYS, Pair
 from models.train.labelled_cases import LabelledCase
 
+from .batches import group_by_length
 from .features import relations
-from .segment_states import SharedBeginning
+from .segment_states import BATCH_TOKENS, SharedBeginning
 
 _CHUNK = 64
 """Cases whose rows are in one file."""
-_BATCH_TOKENS = 4096
-"""Most tokens in a forward pass."""
 _LONGEST_PROMPT = 1400
 """Tokens of the longest prompt that is read."""
 
@@ -248,16 +247,9 @@ class HeadRowReader:
     def _write(self, path: Path, prompts: Sequence[_TokenisedPrompt]) -> None:
         """Read these prompts batch by batch, and write their rows to `path`."""
         read: dict[int, CaseRows] = {}
-        batch: list[int] = []
-        # Prompts of about the same length make a batch, so that little of it is padding. None: after the last prompt,
-        # the batch is read however small it is.
-        for number in [*sorted(range(len(prompts)), key=lambda number: len(prompts[number][0])), None]:
-            if batch and (number is None or (len(batch) + 1) * len(prompts[number][0]) > _BATCH_TOKENS):
-                states = self._reader.states([prompts[n][0] for n in batch])
-                read |= {n: _read_case(states[row], prompts[n][1]) for row, n in enumerate(batch)}
-                batch = []
-            if number is not None:
-                batch.append(number)
+        for batch in group_by_length([len(ids) for ids, _ in prompts], BATCH_TOKENS):
+            states = self._reader.states([prompts[number][0] for number in batch])
+            read |= {number: _read_case(states[row], prompts[number][1]) for row, number in enumerate(batch)}
         parts = [read[number] for number in range(len(prompts))]
         draft = path.with_suffix(".part")
         with draft.open("wb") as file:

@@ -25,13 +25,15 @@ from aligner_proxy.prompts import find_template, render
 from aligner_proxy.text.structure import split
 from models.data.labelled_replies import LabelledReply, question_of
 
+from .batches import group_by_length
+
 POOLINGS = ("mean", "last", "before")
 """Which states stand for a segment: the mean of its tokens, its last token, and the token before its first."""
 OWN = ""
 """Stands for a reply's own objective among those of a prompt."""
 _CHUNK = 64
 """Replies whose states are in one file."""
-_BATCH_TOKENS = 4096
+BATCH_TOKENS = 4096
 """Most tokens in a forward pass."""
 _LONGEST_PROMPT = 1400
 """Tokens of the longest prompt that is read."""
@@ -134,22 +136,16 @@ class StateReader:
     def _write(self, path: Path, replies: Sequence[LabelledReply], objectives: Sequence[str]) -> None:
         """Read these replies, the shortest prompts first, and write their states to `path`."""
         prompts = [self._encode_prompt(reply, objectives) for reply in replies]
-        order = sorted(range(len(prompts)), key=lambda number: len(prompts[number][0]))
+        fitting = [number for number, (tokens, _, _) in enumerate(prompts) if len(tokens) <= _LONGEST_PROMPT]
         states: dict[int, Any] = {}
         scores: dict[int, Any] = {}
-        batch: list[int] = []
-        for number in [*order, None]:
-            # None: after the last prompt, the batch is read however small it is
-            is_full = batch and (number is None or (len(batch) + 1) * len(prompts[number][0]) > _BATCH_TOKENS)
-            if is_full:
-                for read_number, (state, score) in zip(
-                    batch, self._compute_states([prompts[n] for n in batch]), strict=True
-                ):
-                    states[read_number] = state
-                    scores[read_number] = score
-                batch = []
-            if number is not None and len(prompts[number][0]) <= _LONGEST_PROMPT:
-                batch.append(number)
+        for batch in group_by_length([len(prompts[number][0]) for number in fitting], BATCH_TOKENS):
+            numbers = [fitting[place] for place in batch]
+            for number, (state, score) in zip(
+                numbers, self._compute_states([prompts[n] for n in numbers]), strict=True
+            ):
+                states[number] = state
+                scores[number] = score
         counts = [len(scores[number]) if number in scores else 0 for number in range(len(prompts))]
         draft = path.with_suffix(".part")
         with draft.open("wb") as file:

@@ -25,7 +25,7 @@ from aligner_proxy.engine.weights.manifest import ADAPTER_WEIGHTS, TAUGHT
 from aligner_proxy.prompts import find_template
 from models.data.pairs import read_pairs
 
-from .batches import pad_length
+from .batches import group_by_length, pad_length
 from .config import StageConfig
 from .detector_loss import read_rows
 from .features import EncodedExample, encode
@@ -171,14 +171,7 @@ class WatchedPairs:
 
 def group_examples(examples: Sequence[EncodedExample], most: int) -> Iterator[list[int]]:
     """Yield batches of example numbers. A batch has similar lengths and at most `most` tokens."""
-    group: list[int] = []
-    for number in sorted(range(len(examples)), key=lambda n: len(examples[n].ids)):
-        if group and (len(group) + 1) * pad_length(len(examples[number].ids)) > most:
-            yield group
-            group = []
-        group.append(number)
-    if group:
-        yield group
+    return group_by_length([len(example.ids) for example in examples], most, pad_length)
 
 
 def flatten_scores(scores: Mapping[int, Tensor]) -> Any:
