@@ -31,7 +31,7 @@ def read_lessons() -> tuple[OperatorCase, ...]:
     return tuple(read_operator_cases([path for folder in folders for path in list_files(folder)]))
 
 
-@pytest.mark.parametrize(("read", "objective_count"), [(read_cases, 108), (read_lessons, 696)])
+@pytest.mark.parametrize(("read", "objective_count"), [(read_cases, 108), (read_lessons, 1016)])
 def test_each_objective_has_two_violations_a_near_answer_and_a_plain_one(
     read: Callable[[], tuple[OperatorCase, ...]], objective_count: int
 ) -> None:
