@@ -35,21 +35,26 @@ def command_lines(page: Path) -> Iterator[list[str]]:
                 yield words
 
 
-def unknown_options(words: list[str]) -> list[str]:
-    """Options of an `aligner-proxy` command that it does not have."""
-    command: click.Command | None = main
+def find_fault(words: list[str]) -> str:
+    """What is wrong with the words of an `aligner-proxy` command: unknown, missing or superfluous ones; "" if none."""
+    command: click.Command = main
     context = click.Context(main, info_name="aligner-proxy")
-    arguments = words[1:]
+    end = next((place for place, word in enumerate(words) if word in ("|", ">", "2>&1", "&&", ";", "&")), len(words))
+    arguments = words[1:end]
     while isinstance(command, click.Group) and arguments and not arguments[0].startswith("-"):
         name = arguments.pop(0)
-        command = command.get_command(context, name)
-        if command is None:
-            return [name]
+        found = command.get_command(context, name)
+        if found is None:
+            return f"no command {name}"
+        command = found
         context = click.Context(command, parent=context, info_name=name)
-    assert command is not None
-    known = {name for option in command.get_params(context) for name in (*option.opts, *option.secondary_opts)}
-    end = next((place for place, word in enumerate(arguments) if word in ("|", ">", "&&", ";", "&")), len(arguments))
-    return [word for word in arguments[:end] if re.match(r"--?[a-z]", word) and word.split("=")[0] not in known]
+    try:
+        values, superfluous, _ = command.make_parser(context).parse_args(arguments)
+    except click.UsageError as error:
+        return error.format_message()
+    is_given = {name for name, value in values.items() if isinstance(value, str | list | tuple) and value}
+    missing = [param.name for param in command.params if param.required and param.name not in is_given]
+    return ", ".join([*(f"superfluous: {word}" for word in superfluous), *(f"missing: {name}" for name in missing)])
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +62,17 @@ def lines() -> list[tuple[str, list[str]]]:
     return [(page.name, words) for page in CURRENT for words in command_lines(page)]
 
 
-def test_every_aligner_proxy_command_has_its_options(lines: list[tuple[str, list[str]]]) -> None:
+def test_every_aligner_proxy_command_takes_its_words(lines: list[tuple[str, list[str]]]) -> None:
     ours = [(page, words) for page, words in lines if words[0].endswith("aligner-proxy")]
     assert len(ours) > 30
-    assert [(page, words, unknown_options(words)) for page, words in ours if unknown_options(words)] == []
+    assert [(page, words, find_fault(words)) for page, words in ours if find_fault(words)] == []
+
+
+def test_a_file_without_its_option_is_a_fault() -> None:
+    assert "litellm.yaml" in find_fault(["aligner-proxy", "serve", "litellm.yaml"])
+    assert "missing: file" in find_fault(["aligner-proxy", "serve", "--port", "4000"])
+    assert "--porte" in find_fault(["aligner-proxy", "serve", "--config", "litellm.yaml", "--porte", "4000"])
+    assert find_fault(["aligner-proxy", "serve", "--config", "litellm.yaml", "--port", "4000", "&"]) == ""
 
 
 def test_every_verb_of_make_exists(lines: list[tuple[str, list[str]]]) -> None:

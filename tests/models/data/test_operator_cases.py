@@ -27,7 +27,7 @@ def read_cases() -> tuple[OperatorCase, ...]:
 @cache
 def read_lessons() -> tuple[OperatorCase, ...]:
     """The lessons, as cases."""
-    folders = (operator_lessons.FOLDER, operator_lessons.FOLDER / "code")
+    folders = (operator_lessons.FOLDER, *(operator_lessons.FOLDER / name for name in ("code", "further")))
     return tuple(read_operator_cases([path for folder in folders for path in list_files(folder)]))
 
 
@@ -74,7 +74,8 @@ def test_nothing_that_measures_an_aligner_teaches_one() -> None:
 
 def test_each_violation_has_a_segment_against_its_objective_and_no_other_answer_has_one() -> None:
     wrong = []
-    for path in list_files(operator_lessons.FOLDER):
+    paths = [*list_files(operator_lessons.FOLDER), *list_files(operator_lessons.FOLDER / "further")]
+    for path in paths:
         cases = read_operator_cases([path])
         for case, (reply, company) in zip(cases, read_operator_lessons(path), strict=True):
             is_violation = case.kind is OperatorAnswer.VIOLATION
