@@ -4,10 +4,11 @@ The files have the form of `models/data/operator_cases`, but for the examples an
 reads here. Their authors wrote about trades that no case there is about. In a lesson of `objective_lessons` one
 sentence is known; here all sentences of an answer are, and most of them are what a customer is told every day.
 
-Two folders have more answers, from which no head learns yet. Those in `code` are of technical teams, with code in nearly
-each: a head that learnt from them found no fault in code that others miss, and took more fine sentences for faults
-(docs/lab/2026-11-30-answers-with-code.md). Those in `further` are of 64 trades: a head that learnt from them was better
-for operators of whom it had seen nothing, but forgot kinds of objectives (docs/lab/2026-12-01-more-operators.md).
+Two folders have more answers, from which no head learns yet. Those in `code` are of technical teams, with code in
+nearly each: a head that learnt from them found no fault in code that others miss, and took more fine sentences for
+faults (docs/lab/2026-11-30-answers-with-code.md). Those in `further` are of 64 trades: a head that learnt from them was
+better for operators of whom it had seen nothing, but forgot kinds of objectives
+(docs/lab/2026-12-01-more-operators.md).
 """
 
 from __future__ import annotations
