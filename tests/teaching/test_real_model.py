@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.model, pytest.mark.long, pytest.mark.timeout(900)]
 FILE = """
 objectives:
   no-insides:
-    text: "No insides: the response should not talk about what goes on behind the counter"
+    text: "Discretion: the response should be discreet"
     examples: insides.yaml
 """
 EXAMPLES = """
