@@ -1,8 +1,8 @@
-"""Scripted judges behind the upstream's `/v1/chat/completions`: a chat model, and each guard in its published form.
+"""Scripted judges of the upstream: a chat model, each guard in its published form, and a decision model.
 
-The model that LiteLLM calls says which: `judge-chat`, or `judge-` and the form of a guard. All find fault with the
-Seine alone, and `judge-facts` with £5, for which the page has £6. A prompt in other roles than those of its guard is an
-error of the server.
+At `/v1/chat/completions`, the model that LiteLLM calls says which: `judge-chat`, or `judge-` and the form of a guard.
+At `/v1/decisions` is the decision model. All find fault with the Seine alone, and `judge-facts` with £5, for which the
+page has £6. A prompt in other roles than those of its guard is an error of the server.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def judge_reply(body: dict[str, Any]) -> Response:
     if name == "facts":
         content = _judge_facts(json.loads(messages[-1]["content"])["facts"])
     elif name == "chat":
-        texts = {int(n): text for _, n, text in _MARKED.findall(json.loads(messages[-1]["content"])["answer"])}
+        texts = _read_passages(messages[-1]["content"])
         entries = [
             {"number": n, "violates": "Seine" in text, "probability": 0.9 if "Seine" in text else 0.1}
             for n, text in texts.items()
@@ -64,6 +64,22 @@ def judge_reply(body: dict[str, Any]) -> Response:
     choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
     head = {"id": "chatcmpl-j", "object": "chat.completion", "created": 1700000000, "model": body["model"]}
     return JSONResponse(head | {"choices": [choice], "usage": USAGE})
+
+
+def decision_reply(body: dict[str, Any]) -> Response:
+    """The probabilities of the decision model, in OpenAI's form."""
+    texts = _read_passages(body["input"])
+    answers = [
+        {"type": "predicate", "name": name, "probability": 0.9 if "Seine" in texts[int(name)] else 0.1}
+        for name in (question["name"] for question in body["questions"])
+    ]
+    usage = {"input_tokens": 30, "output_tokens": 0, "total_tokens": 30}
+    return JSONResponse({"model": body["model"], "answers": answers, "usage": usage})
+
+
+def _read_passages(prompt: str) -> dict[int, str]:
+    """The passages that are asked about, by their numbers."""
+    return {int(n): text for _, n, text in _MARKED.findall(json.loads(prompt)["answer"])}
 
 
 def _judge_facts(facts: list[dict[str, Any]]) -> str:

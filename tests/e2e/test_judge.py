@@ -22,14 +22,24 @@ for form in GuardForm:
     DEPLOYMENT.model(form.value, {**OPENAI, "model": f"openai/{PREFIX}{form.value}"})
     guard = {"guard": form.value, "form": form.value, **BAND}
     DEPLOYMENT.case(f"by-{form.value}", objectives=["harmless"], judge=guard, deadline_s=10)
-NAMES = {"judged": "judge-chat", "tokens": "facts", "tiny-facts": "tiny-facts", "tiny-guard": "tiny-guard"}
-"""The judges that are asked about all doubtful sentences in one call, by the beginning of their models' names.
-The tiny ones are real models."""
-JUDGES = {judged: CHAT if judged == "judged" else {"tokens": name, **BAND} for judged, name in NAMES.items()}
+DEPLOYMENT.model("judge-decisions", {**OPENAI, "model": f"openai/{PREFIX}decisions"})
+JUDGES: dict[str, dict[str, Any]] = {
+    "judged": CHAT,
+    "decided": {"decisions": "judge-decisions", **BAND},
+    "guarded": {"guard": GuardForm.QWEN3GUARD.value, "form": GuardForm.QWEN3GUARD.value, **BAND},
+    "tokens": {"tokens": "facts", **BAND},
+    # these two are real models
+    "tiny-facts": {"tokens": "tiny-facts", **BAND},
+    "tiny-guard": {"tokens": "tiny-guard", **BAND},
+}
+"""A judge of each kind, by the beginning of the models' names."""
+NAMES = {judged: next(iter(judge.values())) for judged, judge in JUDGES.items()}
+GUARDS = ("guarded", "tiny-guard")
+"""Those that know `harmless` alone."""
 for judged, judge in JUDGES.items():
     for mode in ("hold", "sentence"):
         settings: dict[str, Any] = {"judge": judge, "stream": mode, "deadline_s": 60}
-        if judged == "tiny-guard":
+        if judged in GUARDS:
             settings["objectives"] = ["harmless"]
         DEPLOYMENT.case(f"{judged}-{mode}", **settings)
         for suffix, kind in (("claude", CLAUDE), ("instruct", INSTRUCT)):

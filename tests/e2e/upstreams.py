@@ -166,6 +166,13 @@ async def text(request: Request) -> Response:
     return respond(head | {"choices": choices, "usage": USAGE}, name)
 
 
+async def decisions(request: Request) -> Response:
+    """POST /v1/decisions."""
+    body = await request.json()
+    SEEN.append(body)
+    return scripted_judge.decision_reply(body)
+
+
 async def embeddings(request: Request) -> Response:
     """POST /v1/embeddings."""
     body = await request.json()
@@ -199,6 +206,7 @@ app = Starlette(
         Route("/v1/completions", text, methods=["POST"]),
         Route("/v1/responses", responses, methods=["POST"]),
         Route("/v1/responses/{id}", stored, methods=["GET"]),
+        Route("/v1/decisions", decisions, methods=["POST"]),
         Route("/v1/embeddings", embeddings, methods=["POST"]),
         Route("/gemini", gemini, methods=["POST"]),
         Route("/v1/messages", messages, methods=["POST"]),
