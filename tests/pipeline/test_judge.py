@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -212,6 +213,28 @@ async def test_what_the_head_is_sure_of_costs_no_call(way: str) -> None:
     answer = ANSWER.replace("You sly dog.", "You fool.")
     outcome = await deliver(pipeline(chat)[0], way, answer)
     assert (outcome.text, chat.asked, use_in(outcome)) == (DELIVERED, [], JudgeUse())
+
+
+async def test_a_thousand_answers_beyond_the_band_cost_no_call() -> None:
+    rng = Random(49)
+    scores: dict[str, float] = {}
+    answers = []
+    for number in range(1000):
+        sentences = [f"Answer {number} has a sentence {place}." for place in range(rng.randint(1, 4))]
+        # just beyond the band of half a nat, or far from it
+        scores |= {sentence: -0.51 - rng.choice((0.0, 4.0)) for sentence in sentences}
+        answers.append(" ".join(sentences))
+    chat = ScriptedChat(judging(lambda _: True))
+    made = Pipeline(SegmentEngine(lambda text: scores[text.strip()], str), None, judges=judges(chat))
+    # a tenth in each way of streaming, which takes ten times as long
+    ways = [WAYS[number % 10] if number % 10 < len(WAYS) else "whole" for number in range(1000)]
+    outcomes = [await deliver(made, way, answer) for way, answer in zip(ways, answers, strict=True)]
+    assert [outcome.text for outcome in outcomes] == answers
+    assert chat.asked == []
+    # the smallest change that brings a call
+    scores["Answer 0 has a sentence 0."] = -0.49
+    await deliver(made, "whole", answers[0])
+    assert len(chat.asked) == 1
 
 
 @pytest.mark.parametrize("way", WAYS)
