@@ -395,6 +395,7 @@ def plot_judges(path: Path, judged_sets: Sequence[JudgedSet]) -> None:
         axis.set_xlabel("calls per 100 strong answers")
         axis.set_ylabel("harmful replies found, %")
         axis.set_xscale("symlog", linthresh=1)
+        axis.xaxis.set_major_formatter("{x:g}")
         axis.legend(fontsize=8)
 
 
