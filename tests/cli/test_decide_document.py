@@ -7,12 +7,12 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.processes import free_port
+from tests.support.command import put_command_on_path
 
 pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.full, pytest.mark.timeout(300)]
 DOC = Path(__file__).parents[2] / "docs" / "guides" / "decide.md"
@@ -21,12 +21,7 @@ DOC = Path(__file__).parents[2] / "docs" / "guides" / "decide.md"
 def test_its_commands_give_probabilities(tmp_path: Path) -> None:
     blocks = re.findall(r"^```sh\n(.*?)^```$", DOC.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert len(blocks) == 2
-    (tmp_path / "bin").mkdir()
-    command = tmp_path / "bin" / "aligner-proxy"
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m aligner_proxy "$@"\n')
-    command.chmod(0o755)
-    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "ALIGNER_PROXY_HOME": str(tmp_path / "home"), "NO_PROXY": "*"}
+    environment = put_command_on_path(tmp_path) | {"NO_PROXY": "*"}
     text = "".join(blocks).replace("8765", str(free_port()))
     with (tmp_path / "out").open("w") as out, (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(

@@ -6,10 +6,8 @@ Only the world around it is ours: scripted upstream and engine, a free port, and
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -26,6 +24,7 @@ from aligner_proxy.policy import config
 from tests.e2e.clients import MASTER_KEY
 from tests.e2e.processes import EngineProcess, free_port
 from tests.e2e.scripted_answers import GOOD, RUDE
+from tests.support.command import put_command_on_path
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -65,11 +64,7 @@ def port() -> int:
 
 @pytest.fixture
 def folder_of_ones_own(tmp_path: Path) -> Path:
-    """An empty folder, with our command on the path."""
-    (tmp_path / "bin").mkdir()
-    command = tmp_path / "bin" / "aligner-proxy"
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m aligner_proxy "$@"\n')
-    command.chmod(0o755)
+    """A folder with an empty one for configurations."""
     (tmp_path / "configs").mkdir()
     return tmp_path
 
@@ -84,15 +79,12 @@ def shell(folder_of_ones_own: Path, upstream: str, engine: EngineProcess) -> Ite
 @contextmanager
 def open_shell(home: Path, upstream: str, engine: EngineProcess) -> Iterator[Shell]:
     """A shell in a folder, with a scripted provider and engine; what it started ends with it."""
-    env = {
-        **os.environ,
-        "PATH": f"{home / 'bin'}:{os.environ['PATH']}",
+    env = put_command_on_path(home) | {
         "OPENAI_API_KEY": "none",
         "OPENAI_BASE_URL": f"{upstream}/v1",
         "OPENAI_API_BASE": f"{upstream}/v1",
         "LITELLM_MASTER_KEY": MASTER_KEY,
         "ALIGNER_PROXY_ENGINE": f"unix:{engine.socket}",
-        "ALIGNER_PROXY_HOME": str(home / "home"),
         "NO_PROXY": "*",
         "COLUMNS": "200",
     }

@@ -7,11 +7,9 @@ aligner for a larger one.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ import yaml
 from tests.e2e.clients import MASTER_KEY
 from tests.e2e.processes import Process, free_port
 from tests.e2e.scripted_judge import PREFIX
+from tests.support.command import put_command_on_path
 
 pytestmark = [pytest.mark.e2e, pytest.mark.model, pytest.mark.slow, pytest.mark.full, pytest.mark.timeout(300)]
 DOC = Path(__file__).parents[2] / "docs" / "guides" / "judge.md"
@@ -40,6 +39,17 @@ class Section:
     """Entries of LiteLLM's `model_list`."""
     policies: dict[str, Any]
     commands: list[str]
+
+    @property
+    def route(self) -> dict[str, Any]:
+        """The only route of the policies."""
+        (route,) = self.policies["routes"]
+        return dict(route)
+
+    @property
+    def model(self) -> str:
+        """A model of that route."""
+        return str(self.route["match"]["model"]).replace("*", "1")
 
     @classmethod
     def read(cls, title: str, replaced: Mapping[str, str]) -> Section:
@@ -61,27 +71,14 @@ class Machine:
 
     folder: Path
     port: int
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The variables of its shell."""
-        path = f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        home = str(self.folder / "home")
-        return os.environ | {"PATH": path, "ALIGNER_PROXY_HOME": home, "NO_PROXY": "*", "KEY": MASTER_KEY}
-
-    def install(self) -> None:
-        """Put the command on the path."""
-        (self.folder / "bin").mkdir(parents=True)
-        command = self.folder / "bin" / "aligner-proxy"
-        command.write_text(f'#!/bin/sh\nexec {sys.executable} -m aligner_proxy "$@"\n')
-        command.chmod(0o755)
+    environment: dict[str, str]
+    """The variables of its shell."""
 
     def edit(self, section: Section, upstream: str) -> None:
         """Write the two files that a gateway has, with the section's lines in them."""
-        (route,) = section.policies["routes"]
-        served = route["match"]["model"].replace("*", "1")
+        route = section.route
         params = {"model": "openai/up", "api_base": f"{upstream}/v1", "api_key": "none"}
-        ours = [{"model_name": name, "litellm_params": params} for name in (served, f"beside-{served}")]
+        ours = [{"model_name": name, "litellm_params": params} for name in (section.model, f"beside-{section.model}")]
         guardrail = {"guardrail": "aligner_proxy.guardrail.AlignerGuardrail", "mode": "post_call", "default_on": True}
         config = {
             "model_list": [*ours, *section.models],
@@ -137,17 +134,13 @@ def follow(section: Section, machine: Machine, upstream: str, group: str) -> Non
     with machine.keep_running(serve, "--port", str(machine.port), ready=f"{address}/health/readiness"):
         printed = machine.run(try_it.replace("localhost:4000", f"127.0.0.1:{machine.port}"))
         assert "x-aligner-status: unchanged" in printed
-        (route,) = section.policies["routes"]
-        served = route["match"]["model"].replace("*", "1")
-        judged = machine.ask(f"beside-{served}")
+        judged = machine.ask(f"beside-{section.model}")
         assert judged.headers["x-aligner-judge"].startswith(f"{group} asked="), judged.headers
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    made = Machine(tmp_path, free_port())
-    made.install()
-    return made
+    return Machine(tmp_path, free_port(), put_command_on_path(tmp_path) | {"NO_PROXY": "*", "KEY": MASTER_KEY})
 
 
 def test_a_guard_is_asked_after_five_commands(machine: Machine, upstream: str) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.command import put_command_on_path
 
 pytestmark = [pytest.mark.model, pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -18,12 +18,7 @@ NAME = re.compile(r"^# (\S+\.yaml)\n")
 
 
 def test_an_objective_is_taught_in_five_commands(tmp_path: Path) -> None:
-    (tmp_path / "bin").mkdir()
-    command = tmp_path / "bin" / "aligner-proxy"
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m aligner_proxy "$@"\n')
-    command.chmod(0o755)
-    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "ALIGNER_PROXY_HOME": str(tmp_path / "home"), "COLUMNS": "250"}
+    environment = put_command_on_path(tmp_path) | {"COLUMNS": "250"}
     printed = []
     for kind, text in BLOCK.findall(DOC.read_text(encoding="utf-8")):
         name = NAME.match(text)
